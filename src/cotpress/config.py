@@ -5,12 +5,12 @@ type fails before anything is loaded. The entry scripts turn the result into the
 OmegaConf. The rules of a setting stand beside it (see `cotpress.settings`); here are those that relate several groups.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-from cotpress.compression.config import CompressionConfig, ExportFormat, Selection
+from cotpress.compression.config import CompressionConfig, ExportFormat, Mode, Selection, check_export
 from cotpress.data.config import (
     BenchmarkConfig,
     DataConfig,
@@ -51,6 +51,10 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
+USUAL_RATIO = 0.7
+"""Ratio of a command that names none."""
+
+
 @dataclass(kw_only=True, slots=True)
 class ScoringPipelineConfig:
     """Settings of the stages up to the scores."""
@@ -74,20 +78,40 @@ class ScoringPipelineConfig:
     """Modules of your own that register scorers, data sources or benchmarks; also files in the working directory."""
 
     @property
+    def uses_scorer(self) -> bool:
+        """True if traces are scored."""
+        return True
+
+    @property
+    def selector(self) -> str:
+        """Name of the scorer, or of what compresses the traces in its place."""
+        return self.scorer.name
+
+    @property
+    def reads_with_model(self) -> bool:
+        """True if a language model scores traces."""
+        return self.uses_scorer and self.scorer.reads_with_model
+
+    @property
+    def needs_reference(self) -> bool:
+        """True if a scorer uses the reference model."""
+        return self.uses_scorer and self.scorer.needs_reference
+
+    @property
     def scoring_model(self) -> ModelConfig:
         """The base of the reference model; the student for scorers that read with no language model."""
-        return self.reference.base or self.model if self.scorer.reads_with_model else self.model
+        return self.reference.base or self.model if self.reads_with_model else self.model
 
     @property
     def trains_reference(self) -> bool:
         """True if a reference model is trained, on distilled labels."""
         saved = isinstance(self.reference, SavedReferenceConfig)
-        return self.scorer.needs_reference and self.reference.exists and not saved
+        return self.needs_reference and self.reference.exists and not saved
 
     @property
     def needs_labels(self) -> bool:
         """True if something is trained on distilled labels: a reference model or a classifier."""
-        return self.scorer.needs_labels or self.trains_reference
+        return (self.uses_scorer and self.scorer.needs_labels) or self.trains_reference
 
     @property
     def base_key(self) -> str:
@@ -95,7 +119,8 @@ class ScoringPipelineConfig:
         return "model.path" if self.reference.base is None else "reference.base.path"
 
     def validate(self, key: str) -> None:
-        self.scorer.check(has_reference=self.reference.exists)
+        if self.uses_scorer:
+            self.scorer.check(has_reference=self.reference.exists)
         if isinstance(self.labelled, RowsDataConfig) and self.labelled.field is not None:
             raise ConfigError(
                 f"labelled.field: got '{self.labelled.field}', but models learn from whole traces. Fix: leave it out "
@@ -108,11 +133,31 @@ class PipelineConfig(ScoringPipelineConfig):
     """Settings of the stages up to the compressed data."""
 
     compression: CompressionConfig = field(default_factory=CompressionConfig)
-    ratio: Ratio = 0.7
-    """Fraction of the thinking tokens KEPT, in (0, 1], counted in the student's tokenizer."""
+    ratio: Ratio = "${usual_ratio:}"  # type: ignore[assignment]
+    """Fraction of the thinking tokens KEPT, in [0, 1], counted in the student's tokenizer; 0 trains on the response
+    alone, with an empty thinking. By default 0.7, and 1 where traces have a length of their own."""
+
+    @property
+    def uses_scorer(self) -> bool:
+        return not self.compression.has_own_length
+
+    @property
+    def selector(self) -> str:
+        return self.scorer.name if self.uses_scorer else self.compression.mode.value
 
     def validate(self, key: str) -> None:
         ScoringPipelineConfig.validate(self, key)
+        if self.compression.has_own_length and self.ratio != 1:
+            raise ConfigError(
+                f"ratio: got {self.ratio:g}, but with compression.mode={self.compression.mode.value} every trace has a "
+                "length of its own. Fix: leave ratio out"
+            )
+        lowest = min([self.ratio, *self.compression.mixed_ratios])
+        if self.compression.selection is not Selection.exact and lowest == 0:
+            raise ConfigError(
+                f"ratio: got 0, but compression.selection={self.compression.selection.value} repeats a release that "
+                "cuts at a ratio above 0. Fix: compression=single, whose ratio may be 0"
+            )
         if self.compression.mixed_ratios:
             check_marker(self.model.chat, [self.ratio, *self.compression.mixed_ratios])
         if self.compression.selection is Selection.llmlingua_compat:
@@ -160,12 +205,18 @@ class TrainConfig(PipelineConfig):
         if not self.plan:  # a plan may be made on a machine without the extra
             check_head_loss(self.trainer.head_loss)
         _check_traces(self.data)
+        if not self.sft.question and self.compression.mixed_ratios:
+            raise ConfigError(
+                "sft.question: got false with compression.mixed_ratios, but the control marker stands in the turn with "
+                "the question, which is left out. Fix: compression=single, or sft.question=true"
+            )
         if self.evaluation.ratios and not self.compression.mixed_ratios:
             raise ConfigError(
                 f"evaluation.ratios: got {self.evaluation.ratios}, but a student of a single ratio has no control "
                 "marker that could ask it for another. Fix: compression=mixed, or evaluation.ratios=[]"
             )
         check_marker(self.model.chat, self.evaluation.ratios)
+        _check_budget(self.evaluation, [self.ratio, *self.evaluation.ratios])
         _check_seed(self.evaluation, self.seed)
         check_sampling(self.evaluation, self.benchmark)
         served = isinstance(self.evaluation.generation, ServerGenerationConfig)
@@ -200,6 +251,12 @@ class CompressConfig(PipelineConfig):
                 f"data.field: got '{column}' with export={self.export.value}, but texts are no conversations. "
                 "Allowed: parquet. Fix: export=parquet; the compressed texts are its column compressed_thinking"
             )
+        if column is not None and self.compression.mode is Mode.first_solution:
+            raise ConfigError(
+                f"data.field: got '{column}' with compression.mode=first_solution, but texts have no answer that they "
+                "could state. Fix: leave data.field out and give rows with id, question, thinking, response and answer"
+            )
+        check_export(self.export, self.compression)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -256,6 +313,7 @@ class EvaluateConfig:
         if self.runs is None:  # otherwise the benchmark may be that of a run
             check_sampling(self.evaluation, self.benchmark)
         check_marker(self.model.chat, [self.ratio, *self.evaluation.ratios])
+        _check_budget(self.evaluation, [self.ratio, *self.evaluation.ratios])
         if self.marker is False:
             self._check_without_marker()
         if self.n not in (1, self.evaluation.samples):
@@ -276,10 +334,10 @@ class EvaluateConfig:
                 f"evaluation.ratios: got {self.evaluation.ratios}, but marker=false, and only a control marker "
                 "announces them. Fix: evaluation.ratios=[], or leave marker out"
             )
-        if self.ratio < 1 and not SHORTENED_TO_RATIO & set(self.evaluation.baselines):
+        if self.ratio < 1 and (self.ratio == 0 or not SHORTENED_TO_RATIO & set(self.evaluation.baselines)):
             raise ConfigError(
                 f"ratio: got {self.ratio:g}, but marker=false, and no row of the table would use it. Fix: leave ratio "
-                "out, or evaluation=full_checkpoint, whose rows LC-Prompt and Truncation use it"
+                "out, or evaluation=full_checkpoint with a ratio above 0, whose rows LC-Prompt and Truncation use it"
             )
 
 
@@ -315,6 +373,15 @@ def _check_traces(data: DataConfig) -> None:
             f"data.field: got '{data.field}', but the texts of a column are no traces that a model can be trained on. "
             "Fix: compress them with compress.py, or leave data.field out and give rows with id, question, thinking, "
             "response and answer"
+        )
+
+
+def _check_budget(evaluation: EvaluationConfig, ratios: Sequence[float]) -> None:
+    """Refuse a budget that follows a ratio of 0, as it holds no answer."""
+    if evaluation.budget_follows_ratio and 0 in ratios:
+        raise ConfigError(
+            "evaluation.budget_follows_ratio: got true with a ratio of 0, which would leave no token for an answer. "
+            "Fix: evaluation.budget_follows_ratio=false"
         )
 
 
@@ -385,10 +452,20 @@ def register_schemas() -> None:
 
 
 def _register_resolver() -> None:
-    """Register `${recipe:...}` with OmegaConf: a value of the recipe (`tuning`) of the model that is tuned."""
+    """Register resolvers with OmegaConf.
+
+    `${recipe:NAME}` is a value of the recipe (`tuning`) of the model that is tuned, `${usual_ratio:}` the ratio of a
+    command that names none.
+    """
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("recipe", _recipe, replace=True)
+    OmegaConf.register_new_resolver("usual_ratio", _usual_ratio, replace=True)
+
+
+def _usual_ratio(*, _root_: "DictConfig") -> float:
+    """1 where traces have a length of their own, so that no ratio applies, and otherwise `USUAL_RATIO`."""
+    return 1.0 if _root_.compression.mode is Mode.first_solution else USUAL_RATIO
 
 
 def _recipe(name: str, *, _parent_: "DictConfig", _root_: "DictConfig") -> object:

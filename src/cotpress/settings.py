@@ -44,8 +44,8 @@ Count = Annotated[int, Rule(lambda number: number >= 1, "a whole number of at le
 Natural = Annotated[int, Rule(lambda number: number >= 0, "a whole number of at least 0")]
 Amount = Annotated[float, Rule(lambda number: number >= 0, "a number of at least 0")]
 Positive = Annotated[float, Rule(lambda number: number > 0, "a number above 0")]
-RATIO_RANGE = "a number in (0, 1], the fraction of the thinking tokens KEPT"
-Ratio = Annotated[float, Rule(interval("(0, 1]").holds, RATIO_RANGE)]
+RATIO_RANGE = "a number in [0, 1], the fraction of the thinking tokens KEPT"
+Ratio = Annotated[float, Rule(interval("[0, 1]").holds, RATIO_RANGE)]
 PATH = Rule(lambda text: "\0" not in text, "a path")
 """Marks a text as a path; so do the name `path` and the type `Path` of a field."""
 INPUT = Rule(lambda text: "\0" not in text, "the path of a file or folder")

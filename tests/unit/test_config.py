@@ -285,7 +285,7 @@ def _run(*arguments: str, script: str = "train.py", cwd: Path) -> subprocess.Com
     ("argument", "expected"),
     [
         ("ratoi=0.5", "unknown key 'ratoi'. Did you mean 'ratio'?"),
-        ("ratio=abc", "ratio: got 'abc', allowed: a number in (0, 1]"),
+        ("ratio=abc", "ratio: got 'abc', allowed: a number in [0, 1]"),
         ("ratio=0.5,0.7", "ratio: got several values, '0.5,0.7'. Fix: with -m each of them is a job"),
         ("scorer", "got 'scorer', allowed: KEY=VALUE or GROUP=CHOICE, without spaces around the '='"),
         ("name=[a", "'name=[a' cannot be read. Fix: 'name=[a]'"),
@@ -303,7 +303,7 @@ def _run(*arguments: str, script: str = "train.py", cwd: Path) -> subprocess.Com
         ("compression.granularity=sentence", "allowed: token, word, step"),
         ("evaluation.baselines=[lc]", "allowed: base, original, ratio_one, be_concise"),
         ("trainer.head_loss=fused", "allowed: auto, chunked, plain, linear_cross_entropy, liger"),
-        ("ratio=0", "ratio: got 0.0, allowed: a number in (0, 1]"),
+        ("ratio=-0.1", "ratio: got -0.1, allowed: a number in [0, 1]"),
     ],
 )
 def test_wrong_argument_gives_one_clear_message(argument: str, expected: str, tmp_path: Path) -> None:
@@ -316,7 +316,7 @@ def test_wrong_argument_gives_one_clear_message(argument: str, expected: str, tm
 @pytest.mark.parametrize(
     ("argument", "expected"),
     [
-        ("ratio=1.2", "ratio: got 1.2, allowed: a number in (0, 1]"),
+        ("ratio=1.2", "ratio: got 1.2, allowed: a number in [0, 1]"),
         ("+typo=1", "'typo'"),
         ("data=jsonl", "no value for data.path"),
         ("model=hub", "no value for model.path. Fix: give it on the command line, model.path=VALUE"),
@@ -325,6 +325,11 @@ def test_wrong_argument_gives_one_clear_message(argument: str, expected: str, tm
             "scorer.condition: got 'none', but the score is what a condition tells",
         ),
         ("compression.mixed_ratios=[0.5,2]", "compression.mixed_ratios: got 2.0"),
+        (
+            "compression.soft_weights=true",
+            "compression.soft_weights has no effect with compression.mode=delete. Fix: compression.mode=mask_loss",
+        ),
+        ("compression.length=own", "compression.length: got 'own', but with compression.mode=delete it is ratio"),
         ("evaluation.ratios=[0.5]", "a student of a single ratio has no control marker"),
         (
             "compression.max_consecutive_deletions=0",
@@ -345,6 +350,59 @@ def test_wrong_argument_gives_one_clear_message(argument: str, expected: str, tm
 def test_wrong_value_is_refused_when_the_configuration_is_read(argument: str, expected: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(expected)):
         to_objects(compose("train", overrides=[argument]))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["mode=first_solution", "ratio=0.7"], "ratio: got 0.7, but with compression.mode=first_solution every trace"),
+        (["mode=first_solution", "length=ratio"], "compression.length: got 'ratio', but with compression.mode=first_"),
+        (
+            ["mode=first_solution", "granularity=step"],
+            "compression.granularity has no effect with compression.mode=fir",
+        ),
+        (["mode=first_solution", "soft_weights=true"], "Fix: compression.mode=mask_loss, or leave compression.soft_we"),
+        (["mode=mask_loss", "mixed_ratios=[0.5]"], "so that no control marker can announce its length"),
+        (["mode=mask_loss", "selection=llmlingua2_compat"], "LLMLingua-2 gives texts, not tokens of the thinking"),
+        (["mode=mask_loss", "selection=llmlingua_compat", "soft_weights=true"], "has no order of them"),
+        (["mode=mask_loss", "statement=concluded"], "Fix: compression.mode=first_solution, or leave"),
+        (["selection=llmlingua_compat", "ratio=0"], "ratio: got 0, but compression.selection=llmlingua_compat repeats"),
+        (["mixed_ratios=[0.5]", "sft.question=false"], "the control marker stands in the turn with the question"),
+        (["evaluation.budget_follows_ratio=true", "ratio=0"], "which would leave no token for an answer"),
+    ],
+)
+def test_settings_that_a_mode_cannot_use_are_refused(overrides: list[str], expected: str) -> None:
+    keys = [key if key.startswith(("ratio", "sft", "evaluation")) else f"compression.{key}" for key in overrides]
+    for _ in range(2):  # the first check leaves no trace for the second
+        with pytest.raises(ConfigError, match=re.escape(expected)):
+            to_objects(compose("train", overrides=keys))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "allowed"),
+    [
+        (["export=openai"], "parquet, trl"),
+        (["export=llamafactory"], "parquet, trl"),
+        (["export=trl", "compression.soft_weights=true"], "parquet"),
+    ],
+)
+def test_export_that_cannot_hold_weights_is_refused(overrides: list[str], allowed: str) -> None:
+    with pytest.raises(ConfigError, match=rf"mode=mask_loss, but .* Allowed: {allowed}\. Fix: export=parquet"):
+        to_objects(compose("compress", overrides=["compression.mode=mask_loss", *overrides]))
+
+
+def test_usual_ratio_is_one_where_traces_have_a_length_of_their_own() -> None:
+    for overrides, ratio in (([], 0.7), (["compression.mode=first_solution"], 1.0), (["ratio=0"], 0.0)):
+        for entry in ("train", "compress"):
+            assert to_objects(compose(entry, overrides=overrides)).ratio == ratio  # type: ignore[union-attr]
+
+
+def test_first_solutions_need_no_model_that_a_scorer_needs() -> None:
+    config = to_objects(compose("train", overrides=["compression.mode=first_solution", "scorer=cts", "reference=none"]))
+    assert isinstance(config, TrainConfig)
+    needs = (config.uses_scorer, config.needs_labels, config.trains_reference, config.reads_with_model)
+    assert needs == (False, False, False, False)
+    assert config.selector == "first_solution"
 
 
 SERVER = [

@@ -138,6 +138,13 @@ def extract_answer(text: str, extractor: Extractor = Extractor.math) -> str:
     return answer if value is not None or re.search(r"\d", answer) else ""
 
 
+def announced_answer(text: str, extractor: Extractor = Extractor.math) -> str:
+    """Extract the answer that a text announces; empty if only its last formula, number or letter would be one."""
+    if extractor is Extractor.letter:
+        return _last_choice(text.translate(_WIDE), alone=False)
+    return extract_answer(text, extractor) if final_statement(text) else ""
+
+
 @functools.lru_cache(maxsize=4)
 def final_statement(text: str) -> Statement | None:
     """The statement that gives the answer of a solution; None if no words announce one."""
@@ -216,12 +223,15 @@ def _ending(text: str) -> str:
     return next((value for s in sentences if s.strip() and not _UNSTATED.match(s) and (value := _value(s, False))), "")
 
 
-def _last_choice(text: str) -> str:
-    """The last letter that a solution states; `the answer is a proton` states none."""
+def _last_choice(text: str, *, alone: bool = True) -> str:
+    """The last letter that a solution states; `the answer is a proton` states none.
+
+    `alone`: a text of one line may begin with its letter and state no other.
+    """
     stated = [*_boxes(text), *_announced(text, _LETTER_LEAD)]
     texts = [(s.end, s.text[:MAX_CHARACTERS].replace("$", "")) for s in stated]  # `$B` after `Answer: $LETTER` (CTS)
     letters = [(end, choice(_FILLER.sub("", normal(text)))) for end, text in texts]
     letters += [(m.end(), next(letter for letter in m.groups() if letter).upper()) for m in _CHOSEN.finditer(text)]
-    is_line = "\n" not in text.strip() and not re.search(r"\b(?:in)?(?:correct|wrong|false|not|or)\b", text)
-    alone = choice(normal(text[:MAX_CHARACTERS])) if is_line else ""
-    return max((pair for pair in letters if pair[1]), default=(0, alone))[1]
+    is_line = alone and "\n" not in text.strip() and not re.search(r"\b(?:in)?(?:correct|wrong|false|not|or)\b", text)
+    first = choice(normal(text[:MAX_CHARACTERS])) if is_line else ""
+    return max((pair for pair in letters if pair[1]), default=(0, first))[1]

@@ -77,7 +77,7 @@ GROUPS = {
 PLAN = "  plan=true          memory on 1 to 8 GPUs and GPU hours of what would run, then end; loads no weights"
 """Line of the page of `train.py`."""
 _SETTINGS = {
-    "ratio": "ratio=R            fraction of the thinking tokens KEPT, in (0, 1]",
+    "ratio": "ratio=R            fraction of the thinking tokens KEPT, in [0, 1]",
     "output": "output=DIR         folder for the result",
     "export": "export=FORMAT      parquet, trl, llamafactory or openai",
     "shard": "shard=K/N          score and compress the Kth of N shares of the traces",

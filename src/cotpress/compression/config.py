@@ -10,6 +10,39 @@ from cotpress.records import Unit
 from cotpress.settings import Count, Ratio, Rule
 
 
+class Mode(Enum):
+    """Effect of the compression on the training thinking."""
+
+    delete = "delete"
+    """Tokens that are not kept are deleted."""
+    mask_loss = "mask_loss"
+    """The thinking stays whole, and tokens that are not kept have no loss (arXiv 2602.00425, with segments chosen by
+    the size and sign of integrated gradients; here tokens or units chosen by any scorer at any ratio)."""
+    first_solution = "first_solution"
+    """The thinking ends with the first step that states the right answer; needs no scorer. ECN of arXiv 2605.13165 ends
+    it with the first node that concludes with the right answer, as annotated by a language model; here rules find the
+    statement (`statement`), and the answer check of the evaluation decides about it."""
+
+
+class Length(Enum):
+    """Length of the compressed thinking."""
+
+    ratio = "ratio"
+    """The share of its tokens that `ratio` or the mixed ratios name."""
+    own = "own"
+    """That of each trace, by its content."""
+
+
+class Statement(Enum):
+    """Steps that state an answer, for `mode=first_solution`."""
+
+    announced = "announced"
+    r"""Steps with an announced answer: `the answer is ...`, `\boxed{...}` and the like."""
+    concluded = "concluded"
+    """Also steps that begin with `So`, `Therefore` and the like, with their result. An intermediate result that happens
+    to equal the answer then counts as well."""
+
+
 class Selection(Enum):
     """Method of choosing the tokens."""
 
@@ -55,9 +88,10 @@ class ExportFormat(Enum):
     """File format of exported training data."""
 
     parquet = "parquet"
-    """Rows with keep masks."""
+    """Rows with keep masks, and with weights of the loss if `mode=mask_loss`."""
     trl = "trl"
-    """One JSON object per line with `prompt` and `completion` messages (TRL, conversational)."""
+    """One JSON object per line with `prompt` and `completion` messages (TRL, conversational); with `mode=mask_loss`
+    tokens, `input_ids`, and those with a loss, `assistant_masks` (TRL, tokenized)."""
     llamafactory = "llamafactory"
     """One JSON object per line with `messages`, and the `dataset_info.json` for LLaMA-Factory."""
     openai = "openai"
@@ -68,6 +102,18 @@ class ExportFormat(Enum):
 class CompressionConfig:
     """Config group `compression`."""
 
+    mode: Mode = Mode.delete
+    """Effect on the training thinking: delete, mask_loss or first_solution."""
+    length: Length | None = None
+    """Length of the compressed thinking: ratio, or own (of each trace); null is that of the mode, own for
+    first_solution and ratio for others. No mode has both."""
+    soft_weights: bool = False
+    """Weigh the loss of every thinking token by its place in the order of deletion, in place of 1 and 0; only with
+    `mode=mask_loss`. The mean weight is the ratio. Of `n` tokens, `u = 1 - (place + 0.5) / n`; at a ratio r of at most
+    0.5 the weight is `2 r u`, above it `1 - 2 (1 - r) (1 - u)`: linear in the place, within [0, 1]. Protected tokens
+    have weight 1, and the others share the rest of the ratio in the same way."""
+    statement: Statement = Statement.announced
+    """Steps that state an answer: announced or concluded; only with `mode=first_solution`."""
     selection: Selection = Selection.exact
     """Method of choosing the tokens."""
     iterative_size: int = 1800
@@ -100,8 +146,14 @@ class CompressionConfig:
     """Tokens of a shortened thinking that a student is trained on. The ratio counts those of the whole thinking with
     either. With `selection=llmlingua2_compat` they are always those of the shortened text."""
 
+    @property
+    def has_own_length(self) -> bool:
+        """True if the content of each trace decides its length, and no ratio does."""
+        return self.mode is Mode.first_solution
+
     def validate(self, key: str) -> None:
-        """Refuse settings that the selection ignores, except for the parameters of another selection."""
+        """Refuse settings that the mode or the selection ignores, except for the parameters of another selection."""
+        self._check_mode(key)
         usual, used = CompressionConfig(selection=self.selection), _USED[self.selection] | _PARAMETERS
         for name in (f.name for f in fields(self)):
             if name not in used and getattr(self, name) != getattr(usual, name):
@@ -121,8 +173,64 @@ class CompressionConfig:
                 f"Fix: {key}.protection=digits, or compression=mixed"
             )
 
+    def _check_mode(self, key: str) -> None:
+        """Refuse settings that do not go with the mode."""
+        mode, usual = f"{key}.mode={self.mode.value}", CompressionConfig()
+        length = Length.own if self.has_own_length else Length.ratio
+        if self.length not in (None, length):
+            raise ConfigError(
+                f"{key}.length: got '{self.length.value}', but with {mode} it is {length.value}. "
+                f"Fix: leave {key}.length out"
+            )
+        changed = {f.name for f in fields(self) if getattr(self, f.name) != getattr(usual, f.name)}
+        for name in sorted(changed & _MODE_OF.keys()):
+            if self.mode is not _MODE_OF[name]:
+                raise ConfigError(
+                    f"{key}.{name} has no effect with {mode}. Fix: {key}.mode={_MODE_OF[name].value}, or leave "
+                    f"{key}.{name} out"
+                )
+        if self.mode is Mode.first_solution and (unused := sorted(changed - _OF_SOLUTIONS)):
+            raise ConfigError(
+                f"{key}.{unused[0]} has no effect with {mode}, as no scorer selects tokens. Fix: compression=single, "
+                f"or leave {key}.{unused[0]} out"
+            )
+        if self.mode is Mode.mask_loss and self.mixed_ratios:
+            raise ConfigError(
+                f"{key}.mixed_ratios: got {self.mixed_ratios} with {mode}, but the thinking stays whole, so that no "
+                "control marker can announce its length. Fix: compression=single"
+            )
+        if self.mode is Mode.mask_loss and self.selection is Selection.llmlingua2_compat:
+            raise ConfigError(
+                f"{key}.selection: got 'llmlingua2_compat' with {mode}, but LLMLingua-2 gives texts, not tokens of the "
+                f"thinking. Fix: compression=single"
+            )
+        if self.soft_weights and self.selection is not Selection.exact:
+            raise ConfigError(
+                f"{key}.soft_weights: got true with {key}.selection={self.selection.value}, which decides about tokens "
+                f"and has no order of them. Fix: compression=single"
+            )
 
-_PARAMETERS = {"selection", "iterative_size", "word_weights", "tokens"}
+
+def check_export(format_: ExportFormat, compression: CompressionConfig) -> None:
+    """Raise a `ConfigError` for an export that cannot say which tokens of the thinking have a loss.
+
+    TRL's collator reads a mask of tokens (`assistant_masks`); the conversations of LLaMA-Factory and OpenAI have none.
+    """
+    holding = {ExportFormat.parquet} if compression.soft_weights else {ExportFormat.parquet, ExportFormat.trl}
+    if compression.mode is Mode.mask_loss and format_ not in holding:
+        allowed = ", ".join(kind.value for kind in ExportFormat if kind in holding)
+        weights = "weights of single tokens" if compression.soft_weights else "a mask of single tokens"
+        raise ConfigError(
+            f"export: got {format_.value} with compression.mode=mask_loss, but this format holds no {weights}. "
+            f"Allowed: {allowed}. Fix: export=parquet, whose column loss_weights holds them"
+        )
+
+
+_MODE_OF = {"soft_weights": Mode.mask_loss, "statement": Mode.first_solution}
+"""Mode of the settings that only one has."""
+_OF_SOLUTIONS = {"mode", "length", "statement", "tokens", "iterative_size", "word_weights"}
+"""Settings that may be set with `mode=first_solution`."""
+_PARAMETERS = {"mode", "length", "soft_weights", "statement", "selection", "iterative_size", "word_weights", "tokens"}
 """Settings that may be set with every selection, as in a multirun over selections, though some have only one use."""
 _RULES = {"granularity", "alignment", "protection", "keep_strings", "max_consecutive_deletions"}
 _USED = {

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from cotpress.compression.config import ExportFormat
 from cotpress.errors import ConfigError, DataError
-from cotpress.prompts import ChatConfig, messages, render_chat
+from cotpress.prompts import ChatConfig, ChatFormat, assistant_text, messages, render_chat
 from cotpress.records import COMPRESSED_FILE, CompressedTrace
 from cotpress.store.artifacts import MANIFEST, file_sha256, plain, replaced, write_text_atomic
 from cotpress.store.tables import RecordWriter
@@ -123,12 +123,21 @@ def write_manifest(file: Path, settings: str, about: Mapping[str, Any]) -> None:
     write_text_atomic(file.parent / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
-def export(rows: Iterable[CompressedTrace], format_: ExportFormat, output: Path, chat: ChatConfig) -> Path:
+def export(
+    rows: Iterable[CompressedTrace],
+    format_: ExportFormat,
+    output: Path,
+    chat: ChatConfig,
+    masking: ChatFormat | None = None,
+) -> Path:
     """Write the rows into the folder `output`, atomically and one after the other, and return the file.
 
     The conversation formats hold texts, in the order of the rows: the system text if there is one, the question with
     its ratio marker, and the assistant's turn `thinking_open thinking thinking_close response`. Trainers tokenize these
     texts anew, so token boundaries beside dropped tokens may differ from those of a student trained here.
+
+    With `masking`, which makes the training sequences, TRL's format holds these as tokens, `input_ids`, with a mask of
+    those that have a loss, `assistant_masks`: `SFTTrainer` (TRL 1.16.0) makes labels of no other tokens.
 
     Raises:
         DataError: The folder has a `dataset_info.json` that cannot be read (llamafactory only).
@@ -139,6 +148,8 @@ def export(rows: Iterable[CompressedTrace], format_: ExportFormat, output: Path,
         case ExportFormat.parquet:
             with replaced(path) as temporary, RecordWriter(temporary, CompressedTrace) as writer:
                 writer.write(rows)
+        case ExportFormat.trl if masking is not None:
+            _write_lines(path, (_masked(row, masking) for row in rows))
         case ExportFormat.trl:
             _write_lines(path, ({"prompt": turns[:-1], "completion": turns[-1:]} for turns in conversations))
         case ExportFormat.openai | ExportFormat.llamafactory:
@@ -196,8 +207,15 @@ def _describe_for_llamafactory(path: Path, file_name: str) -> None:
 
 
 def _conversation(row: CompressedTrace, chat: ChatConfig) -> list[dict[str, str]]:
-    text = f"{chat.thinking_open}{row.compressed_thinking}{chat.thinking_close}{row.response}"
+    text = assistant_text(chat, row.compressed_thinking, row.response)
     return [*messages(chat, row.question, row.marker_ratio), {"role": "assistant", "content": text}]
+
+
+def _masked(row: CompressedTrace, chat: ChatFormat) -> dict[str, list[int]]:
+    prompt, completion = chat.prompt_ids(row.question), chat.completion_ids(row.token_ids.tolist(), row.response)
+    weights = [1.0] * len(row.token_ids) if row.loss_weights is None else row.loss_weights.tolist()
+    mask = [int(weight > 0) for weight in chat.completion_weights(weights, completion)]
+    return {"input_ids": [*prompt, *completion], "assistant_masks": [0] * len(prompt) + mask}
 
 
 def _write_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:

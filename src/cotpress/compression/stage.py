@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -12,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cotpress.compression.config import Alignment, CompressionConfig, Selection, TrainedTokens
+from cotpress.answers import Extractor, package_versions
+from cotpress.compression.config import Alignment, CompressionConfig, Mode, Selection, Statement, TrainedTokens
+from cotpress.compression.first_solution import first_solution
 from cotpress.compression.ranking import Rules, TokenizedTrace, rank_traces, student_scores, student_tokens
 from cotpress.devices.config import Shard
 from cotpress.errors import ConfigError, DataError
 from cotpress.modeling.alignment import decoded_text, pool, retokenized, tokenize_with_offsets
 from cotpress.modeling.loading import tokenizer_fingerprint
-from cotpress.modeling.segments import character_groups
-from cotpress.modeling.selection import RankedTrace, draw_ratio, num_to_keep
+from cotpress.modeling.segments import character_groups, unit_ids
+from cotpress.modeling.selection import RankedTrace, draw_ratio, num_to_keep, rank_weights
 from cotpress.progress import Progress
 from cotpress.records import (
     COMPRESSED_FILE,
@@ -31,6 +34,7 @@ from cotpress.records import (
     RewrittenTrace,
     ScoredTrace,
     Trace,
+    Unit,
 )
 from cotpress.store.artifacts import SCRATCH, Artifact, ArtifactStore, Summary
 from cotpress.store.parts import (
@@ -45,7 +49,7 @@ from cotpress.store.parts import (
     read_chunks,
     rows_of,
 )
-from cotpress.store.source import Identity, identified
+from cotpress.store.source import Identity, Root, identified
 from cotpress.store.tables import iter_records, write_records
 from cotpress.tracking import Table
 
@@ -56,6 +60,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STAGE = "compress"
+LOSS_SHARE = "loss_share"  # fact of `mode=mask_loss`: mean weight of the loss over all thinking tokens
+NUM_UNSTATED = "num_unstated"  # fact of `mode=first_solution`: traces that never state the right answer, and stay whole
 BY_MARKER = "actual_ratio_by_marker"  # fact of mixed ratios: the reached ratio by the drawn one, as Python writes it
 NO_SCORE = "no score"  # reason for a trace that the score stage neither scored nor refused
 NO_TOKENS = "no tokens"  # reason for a trace whose thinking has no token of the student
@@ -76,8 +82,9 @@ def compress(
     tokenizer: "PreTrainedTokenizerBase",
     tokenizer_key: str,
     store: ArtifactStore,
+    extractor: Extractor = Extractor.math,
 ) -> Artifact:
-    """Cut the training traces to a ratio: an artifact with `compressed.parquet` (`CompressedTrace`).
+    """Compress the training traces: an artifact with `compressed.parquet` (`CompressedTrace`).
 
     Where scores decide, `ranking.parquet` (`RankedTrace`) holds the order of deletion of the first `TRACES_RANKED`
     traces, and so their compression at every ratio.
@@ -86,7 +93,8 @@ def compress(
     No scores keep everything (the system Original); so does a single ratio of 1, which is therefore the same artifact
     for every scorer. With `selection=llmlingua_compat` the scores are decisions, 1 or 0, made for this ratio, and
     exactly their tokens are kept. With `llmlingua2_compat` they hold texts, made for the ratio that each trace draws.
-    Validation rows of the data are left out.
+    Validation rows of the data are left out. Only `mode=first_solution` uses `extractor`, the kind of the answers; it
+    takes no scores.
 
     The rows are computed chunk by chunk (`store/parts.py`): memory does not grow with the number of traces, and an
     interrupted call goes on from its finished chunks.
@@ -100,7 +108,7 @@ def compress(
     if scores is not None:
         file, record = _file_of(scores)
         source = FinishedRows(scores, file, record, traces.file(TRACES_FILE))
-    work = _work(config, ratio, seed, traces, source, tokenizer, tokenizer_key, store)
+    work = _work(config, ratio, seed, traces, source, tokenizer, tokenizer_key, store, extractor)
 
     def produce(folder: Path) -> Summary:
         parts, chunks = work.fill(folder)
@@ -113,6 +121,10 @@ def compress(
     line = f"compress: only {num_rows} of {num_traces} traces are left ({_listed(dropped)})"
     if num_rows < USUAL_SHARE * num_traces and store.first_time(line):
         log.warning("%s", line)
+    if num := artifact.facts.get(NUM_UNSTATED):
+        line = f"compress: {num} of {num_rows} traces never state the right answer in their thinking, and stay whole"
+        if store.first_time(line):
+            log.log(logging.WARNING if num > (1 - USUAL_SHARE) * num_rows else logging.INFO, "%s", line)
     return artifact
 
 
@@ -123,16 +135,17 @@ def compress_shard(
     ratio: float,
     seed: int,
     traces: Artifact,
-    scores: RowSource,
+    scores: RowSource | None,
     tokenizer: "PreTrainedTokenizerBase",
     tokenizer_key: str,
     store: ArtifactStore,
+    extractor: Extractor = Extractor.math,
 ) -> bool:
     """Compute the parts of one shard of `compress`, beside jobs that compute others; True if none is missing any more.
 
     The scores of its chunks are there, those of other shards need not be. Arguments and errors as `compress`.
     """
-    work = _work(config, ratio, seed, traces, scores, tokenizer, tokenizer_key, store)
+    work = _work(config, ratio, seed, traces, scores, tokenizer, tokenizer_key, store, extractor)
     with store.sharing(STAGE, work.identity, f"{shard.number}-of-{shard.total}") as workdir:
         if workdir is None:
             return True
@@ -152,14 +165,20 @@ def _work(
     tokenizer: "PreTrainedTokenizerBase",
     tokenizer_key: str,
     store: ArtifactStore,
+    extractor: Extractor,
 ) -> "_Work":
+    tokens, found_by = config.tokens, None
+    if config.mode is Mode.first_solution:
+        scores, ratio = None, 1.0
+        found_by = _SolutionFinder(extractor=extractor, statement=config.statement)
     if scores is None and ratio < 1 and not config.mixed_ratios:
         raise ConfigError(
             f"ratio: got {ratio:g} but no scores; without a scorer only 1.0 (keep everything) is possible"
         )
-    tokens = config.tokens
-    if scores is None or (ratio >= 1 and not config.mixed_ratios):
+    loss = config.mode is Mode.mask_loss and scores is not None and ratio < 1
+    if loss or (found_by is None and (scores is None or (ratio >= 1 and not config.mixed_ratios))):
         tokens = TrainedTokens.splice  # nothing is cut
+    if scores is None or (ratio >= 1 and not config.mixed_ratios):
         scores, plan = None, _Plan(ratios=(1.0,), mixed=False, rules=Rules(), seed=0)
     elif config.mixed_ratios:
         ratios = tuple(sorted(config.mixed_ratios))
@@ -168,7 +187,7 @@ def _work(
         plan = _Plan(ratios=(ratio,), mixed=False, rules=Rules.of(config), seed=0, selection=config.selection)
     return _Work(
         plan=plan, tokens=tokens, traces=traces, scores=scores, tokenizer=tokenizer, tokenizer_key=tokenizer_key,
-        store=store,
+        store=store, loss=_Loss(soft=config.soft_weights) if loss else None, found_by=found_by,
     )  # fmt: skip
 
 
@@ -188,6 +207,21 @@ class _Plan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Loss:
+    """The thinking stays whole, and its tokens have weights of the loss, `soft` ones or 1 and 0."""
+
+    soft: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SolutionFinder:
+    """The thinking ends with the step that `first_solution` finds."""
+
+    extractor: Extractor
+    statement: Statement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Work:
     """Rows of one artifact, and all that determines them."""
 
@@ -198,6 +232,8 @@ class _Work:
     tokenizer: "PreTrainedTokenizerBase"
     tokenizer_key: str
     store: ArtifactStore
+    loss: _Loss | None = None
+    found_by: _SolutionFinder | None = None
 
     @property
     def identity(self) -> Identity:
@@ -208,8 +244,14 @@ class _Work:
             "tokenizer": self.tokenizer_key,
             "plan": self.plan,
         }
-        other = {} if self.tokens is TrainedTokens.splice else {"tokens": self.tokens}
-        return identified(settings | other, compress)
+        other: dict[str, Any] = {} if self.tokens is TrainedTokens.splice else {"tokens": self.tokens}
+        roots: list[Root] = [compress]
+        if self.loss is not None:
+            other["loss"] = self.loss
+        if self.found_by is not None:
+            other["first_solution"] = {"found_by": self.found_by, "packages": package_versions()}
+            roots.append(first_solution)
+        return identified(settings | other, *roots)
 
     def fill(self, workdir: Path, shard: Shard = Shard(1, 1)) -> tuple[Parts, list[Chunk]]:  # noqa: B008
         """Write the missing parts of one shard; returns the parts and all chunks."""
@@ -223,12 +265,19 @@ class _Work:
             label = f"shard {shard} compress" if shard.total > 1 else "compress"
             with Progress(label, total, "characters", done=total - todo) as progress:
                 for chunk, dropped, tokens in self._tokenized(missing, f"{shard.number}-of-{shard.total}"):
-                    cut = _cut(self.tokenizer, self.plan, tokens) if tokens else []
-                    rows = [self._with_tokens(row) for row in cut]
+                    rows = [self._with_tokens(row) for row in self._compressed(tokens)] if tokens else []
                     num_tokens = sum(row.num_tokens for row in rows)
                     parts.write(chunk, rows, Tally(chunk.num_traces, num_tokens, dropped=dropped))
                     progress.advance(chunk.num_characters)
         return parts, chunks
+
+    def _compressed(self, tokens: Sequence[TokenizedTrace]) -> list[CompressedTrace]:
+        """Compress traces; one row per trace, with the tokens of the whole thinking."""
+        if self.found_by is not None:
+            return [_ended(self.tokenizer, self.found_by, t) for t in tokens]
+        if self.loss is not None:
+            return _weighted(self.tokenizer, self.plan, self.loss, tokens)
+        return _cut(self.tokenizer, self.plan, tokens)
 
     def join(self, parts: Parts, chunks: Sequence[Chunk], folder: Path, refused: Mapping[str, int]) -> Summary:
         """Merge all parts into the files of the artifact; `refused` are traces without a score, by reason."""
@@ -252,7 +301,7 @@ class _Work:
     def _ranked(self, chunks: Sequence[Chunk]) -> list[RankedTrace]:
         """Order of deletion of the first traces; none if the selection has no order."""
         orders: list[RankedTrace] = []
-        if self.plan.selection is Selection.exact:
+        if self.plan.selection is Selection.exact and self.loss is None:
             for _, _, tokens in self._tokenized(chunks, "ranking"):
                 orders += _orders(self.plan, tokens[: TRACES_RANKED - len(orders)])
                 if len(orders) == TRACES_RANKED:
@@ -329,16 +378,27 @@ class _Sums:
     num_training_tokens: int = 0
     num_exceeded: int = 0
     num_empty_responses: int = 0
+    loss_weight: float | None = None
+    num_unstated: int | None = None
 
     def add(self, table: "pa.Table") -> None:
         """Add the rows of a table of `CompressedTrace`."""
-        names = ("marker_ratio", "num_tokens", "num_kept_tokens", "token_ids", "protection_exceeded", "response")
-        for marker, num_tokens, num_kept, ids, exceeded, response in zip(*map(table.column, names), strict=True):
+        names = (
+            "marker_ratio", "num_tokens", "num_kept_tokens", "token_ids", "protection_exceeded", "response",
+            "loss_weights", "solution_found",
+        )  # fmt: skip
+        for marker, num_tokens, num_kept, ids, exceeded, response, weights, stated in zip(
+            *map(table.column, names), strict=True
+        ):
             self.num_tokens[marker.as_py()] += num_tokens.as_py()
             self.num_kept_tokens[marker.as_py()] += num_kept.as_py()
             self.num_training_tokens += len(ids.values)
             self.num_exceeded += exceeded.as_py()
             self.num_empty_responses += not response.as_py().strip()
+            if weights.is_valid:
+                self.loss_weight = (self.loss_weight or 0.0) + math.fsum(weights.as_py())
+            if stated.is_valid:
+                self.num_unstated = (self.num_unstated or 0) + (not stated.as_py())
 
     def facts(self) -> dict[str, Any]:
         """Return the facts of the artifact."""
@@ -351,6 +411,8 @@ class _Sums:
             "num_exceeded": self.num_exceeded,
             "num_empty_responses": self.num_empty_responses,
             **({BY_MARKER: by_marker} if by_marker else {}),
+            **({} if self.loss_weight is None else {LOSS_SHARE: self.loss_weight / self.num_tokens.total()}),
+            **({} if self.num_unstated is None else {NUM_UNSTATED: self.num_unstated}),
         }
 
 
@@ -384,6 +446,39 @@ def _cut_exactly(
         row = _row(tokenizer, t, ratio, keep)
         rows.append(replace(row, marker_ratio=ratio if plan.mixed else None, protection_exceeded=exceeded))
     return rows
+
+
+def _weighted(
+    tokenizer: "PreTrainedTokenizerBase", plan: _Plan, loss: _Loss, chunk: Sequence[TokenizedTrace]
+) -> list[CompressedTrace]:
+    """Return the whole traces with weights of the loss, whose mean is the ratio; one row per trace."""
+    if loss.soft:
+        ranking = rank_traces(plan.rules, chunk)
+        bounds = np.cumsum(ranking.lengths)[:-1]
+        soft = [np.split(values, bounds) for values in (ranking.places, ranking.held)]
+        weights = [rank_weights(places, held, plan.ratios[0]) for places, held in zip(*soft, strict=True)]
+        exceeded = [int(held.sum()) > num_to_keep(len(held), plan.ratios[0]) for held in soft[1]]
+    else:
+        cut = _cut(tokenizer, plan, chunk)
+        weights = [row.keep_mask.astype(np.float32) for row in cut]
+        exceeded = [row.protection_exceeded for row in cut]
+    rows = []
+    for t, w, e in zip(chunk, weights, exceeded, strict=True):
+        row = _row(tokenizer, t, plan.ratios[0], np.ones(len(t.ids), dtype=np.bool_))
+        rows.append(replace(row, loss_weights=w, protection_exceeded=e))
+    return rows
+
+
+def _ended(tokenizer: "PreTrainedTokenizerBase", found_by: _SolutionFinder, tokens: TokenizedTrace) -> CompressedTrace:
+    """Return the row of a trace that ends with its first right solution; whole without one.
+
+    A token belongs to a step as in `unit_ids`, so that the white space after a full stop may end the thinking with it.
+    """
+    trace, keep = tokens.trace, np.ones(len(tokens.ids), dtype=np.bool_)
+    step = first_solution(trace.thinking, trace.answer, extractor=found_by.extractor, statement=found_by.statement)
+    if step is not None:
+        keep = unit_ids(Unit.step, trace.thinking, tokens.offsets) <= step
+    return replace(_row(tokenizer, tokens, 1.0, keep), solution_found=step is not None)
 
 
 def _orders(plan: _Plan, chunk: Sequence[TokenizedTrace]) -> list[RankedTrace]:

@@ -29,7 +29,7 @@ from cotpress.modeling.segments import character_groups
 
 
 def num_to_keep(num_tokens: int, ratio: float) -> int:
-    """Return how many of `num_tokens` tokens a ratio in (0, 1] keeps, in `[0, num_tokens]`."""
+    """Return how many of `num_tokens` tokens a ratio in [0, 1] keeps, in `[0, num_tokens]`."""
     return min(round(ratio * num_tokens), num_tokens)
 
 
@@ -50,7 +50,7 @@ class RankedTrace:
     num_held: int  # number of tokens that stay at every ratio; they have the first places
 
     def kept(self, ratio: float) -> NDArray[np.bool_]:
-        """Return the keep mask at a ratio in (0, 1], bool `[n]`."""
+        """Return the keep mask at a ratio in [0, 1], bool `[n]`."""
         return self.places < max(num_to_keep(len(self.places), ratio), self.num_held)
 
 
@@ -70,12 +70,35 @@ class Ranking:
     lengths: NDArray[np.int64]
 
     def cut(self, ratios: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Return the keep mask at one ratio in (0, 1] per text, bool `[sum(lengths)]`."""
+        """Return the keep mask at one ratio in [0, 1] per text, bool `[sum(lengths)]`."""
         assert ratios.shape == self.lengths.shape
-        assert ((ratios > 0) & (ratios <= 1)).all(), "ratios must lie in (0, 1]"
+        assert ((ratios >= 0) & (ratios <= 1)).all(), "ratios must lie in [0, 1]"
         pairs = zip(self.lengths.tolist(), ratios.tolist(), strict=True)
         budgets = np.array([num_to_keep(n, ratio) for n, ratio in pairs], dtype=np.int64)
         return np.asarray((self.places < np.repeat(budgets, self.lengths)) | self.held)
+
+
+def rank_weights(places: NDArray[np.int64], held: NDArray[np.bool_], ratio: float) -> NDArray[np.float32]:
+    """Return a weight of each token of one text by its place in the order of deletion, float32 `[n]`, in [0, 1].
+
+    With `u = 1 - (place + 0.5) / n`, which falls from 1 to 0, the weight is `2 ratio u` for a ratio of at most 0.5, and
+    `1 - 2 (1 - ratio) (1 - u)` above it: linear in the place, with the ratio as its mean. Held tokens have weight 1,
+    and the others, in an order of their own, share the rest of `ratio * n`. The tokens of one character share the mean
+    of their places.
+
+    Args:
+        places: int64 `[n]`, as in `Ranking`.
+        held: bool `[n]`, as in `Ranking`.
+        ratio: Mean weight, in [0, 1]; the mean is higher only if more tokens are held.
+    """
+    weights = np.ones(len(places), dtype=np.float64)
+    num_free = len(places) - int(held.sum())
+    if num_free:
+        rest = min(max(ratio * len(places) - (len(places) - num_free), 0.0) / num_free, 1.0)
+        _, group, sizes = np.unique(places[~held], return_inverse=True, return_counts=True)
+        middle = (np.cumsum(sizes) - sizes / 2)[group] / num_free  # (place + 0.5) / n of the group
+        weights[~held] = 2 * rest * (1 - middle) if rest <= 0.5 else 1 - 2 * (1 - rest) * middle
+    return weights.astype(np.float32)
 
 
 def rank_many(

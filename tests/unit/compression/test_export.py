@@ -12,7 +12,7 @@ from cotpress.compression.export import CARD, DATASET, DATASET_INFO, export, war
 from cotpress.errors import DataError
 from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_tokenizer
-from cotpress.prompts import ChatConfig
+from cotpress.prompts import ChatConfig, ChatFormat
 from cotpress.records import CompressedTrace
 from cotpress.store.artifacts import ArtifactStore
 from cotpress.store.tables import read_records
@@ -45,6 +45,28 @@ def loaded(path: Path, folder: Path) -> Any:
 def test_trl_rows_are_prompt_and_completion_messages(tmp_path: Path) -> None:
     exported = loaded(export(ROWS, ExportFormat.trl, tmp_path / "new", CHAT), tmp_path)
     assert exported.to_list() == [{"prompt": [SYSTEM, user], "completion": [ASSISTANT]} for user in USERS]
+
+
+def test_masked_rows_are_tokens_with_a_mask_for_trl(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(TINY, ArtifactStore(tmp_path / "store"))
+    chat = ChatFormat(tokenizer, CHAT)
+    masked = replace(row(0, None), loss_weights=np.array([1.0, 0.0], np.float32))
+    path = export([masked, row(1, None)], ExportFormat.trl, tmp_path, CHAT, chat)
+    exported = loaded(path, tmp_path).to_list()
+    for line, weights in zip(exported, ([1, 0], [1, 1]), strict=True):
+        prompt, completion = chat.prompt_ids("How many?"), chat.completion_ids([1, 2], "It is 4.")
+        assert line["input_ids"] == [*prompt, *completion]
+        first = len(prompt) + len(chat.thinking_start())
+        assert line["assistant_masks"][first : first + 2] == weights
+        assert line["assistant_masks"][:first] == [0] * len(prompt) + [1] * len(chat.thinking_start())
+        assert line["assistant_masks"][first + 2 :] == [1] * (len(prompt) + len(completion) - first - 2)
+
+
+def test_row_without_thinking_and_tags_is_its_response_alone(tmp_path: Path) -> None:
+    empty = replace(row(0, None), compressed_thinking="", token_ids=np.array([], np.int32))
+    for chat, text in ((CHAT, "<t></t>It is 4."), (ChatConfig(thinking_open="", thinking_close="\n\n"), "It is 4.")):
+        (exported,) = loaded(export([empty], ExportFormat.openai, tmp_path, chat), tmp_path)
+        assert exported["messages"][-1]["content"] == text
 
 
 def test_openai_rows_are_conversations_that_end_with_the_assistant(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from cotpress.compression import stage
-from cotpress.compression.config import Alignment, CompressionConfig, Protection, TrainedTokens
+from cotpress.compression.config import Alignment, CompressionConfig, Mode, Protection, Statement, TrainedTokens
 from cotpress.compression.stage import compress, compress_shard, reached_ratio
 from cotpress.devices.config import Shard
 from cotpress.errors import ArtifactError, ConfigError, DataError
@@ -118,7 +118,7 @@ def is_subsequence(short: str, long: str) -> bool:
 
 
 @pytest.mark.parametrize("key", ["student", "scorer"])
-@pytest.mark.parametrize("ratio", [0.3, 0.5, 0.77])
+@pytest.mark.parametrize("ratio", [0.0, 0.3, 0.5, 0.77])
 def test_every_row_keeps_exactly_the_ratio_in_tokens_of_the_student(world: World, key: str, ratio: float) -> None:
     artifact = world.run(world.scores(key=key), ratio)
     for row, trace in zip(rows_of(artifact), world.traces, strict=True):
@@ -374,6 +374,104 @@ def test_retokenized_rows_have_the_tokens_of_their_text_and_the_ratio_of_the_who
     assert artifact.manifest["identity"]["tokens"] == "retokenize"
     assert "tokens" not in spliced.manifest["identity"]
     assert world.run(scores, 1.0, tokens=TrainedTokens.retokenize).key == world.run(None, 1.0).key
+
+
+def test_ratio_zero_leaves_no_thinking(world: World) -> None:
+    artifact = world.run(world.scores(), 0.0)
+    assert [(row.compressed_thinking, len(row.token_ids)) for row in rows_of(artifact)] == [("", 0)] * len(TEXTS)
+    assert (artifact.facts["num_kept_tokens"], artifact.facts["actual_ratio"]) == (0, 0.0)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.3, 0.77])
+def test_masked_rows_are_whole_and_have_a_loss_on_the_tokens_that_deletion_keeps(world: World, ratio: float) -> None:
+    scores = world.scores()
+    masked, cut = world.run(scores, ratio, mode=Mode.mask_loss), world.run(scores, ratio)
+    for row, kept, whole in zip(rows_of(masked), rows_of(cut), rows_of(world.run(None, 1.0)), strict=True):
+        assert row.loss_weights is not None
+        assert row.loss_weights.tolist() == kept.keep_mask.tolist()
+        assert (row.target_ratio, row.actual_ratio, row.num_kept_tokens) == (ratio, 1.0, row.num_tokens)
+        assert (row.compressed_thinking, row.token_ids.tolist()) == (
+            whole.compressed_thinking,
+            whole.token_ids.tolist(),
+        )
+    assert masked.facts["actual_ratio"] == 1.0
+    assert masked.facts["loss_share"] == pytest.approx(cut.facts["actual_ratio"])
+    assert "ranking.parquet" not in masked.manifest["files"]
+    assert "loss_share" not in cut.facts
+
+
+def test_settings_of_other_modes_are_no_part_of_the_identity_of_deletion(world: World) -> None:
+    identity = world.run(world.scores()).manifest["identity"]
+    assert set(identity) == {"traces", "scores", "tokenizer", "plan", "code", "stage", "format"}
+    assert not any(name.startswith("cotpress.answers") for name in identity["code"])
+    masked = world.run(world.scores(), mode=Mode.mask_loss).manifest["identity"]
+    assert {key: masked[key] for key in identity} | {"loss": {"soft": False}} == masked
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.3, 0.77])
+def test_soft_weights_follow_the_scores_and_have_the_ratio_as_their_mean(world: World, ratio: float) -> None:
+    scores = world.scores()
+    by_id = {r.id: r for r in read_records(scores.file("scores.parquet"), ScoredTrace)}
+    artifact = world.run(scores, ratio, mode=Mode.mask_loss, soft_weights=True)
+    for row in rows_of(artifact):
+        weights, places = row.loss_weights, np.argsort(by_id[row.id].scores)
+        assert weights is not None
+        if ratio and len(
+            np.unique(character_groups(tokenize_with_offsets(STUDENT, row.compressed_thinking)[1]))
+        ) == len(weights):
+            assert (np.diff(weights[places]) > 0).all()
+        assert weights.mean() == pytest.approx(ratio, abs=1e-6)
+    assert artifact.facts["loss_share"] == pytest.approx(ratio, abs=1e-6)
+    assert artifact.key != world.run(scores, ratio, mode=Mode.mask_loss).key
+
+
+def test_ratio_one_with_a_loss_everywhere_is_the_artifact_of_whole_traces(world: World) -> None:
+    scores, original = world.scores(), world.run(None, 1.0)
+    assert world.run(scores, 1.0, mode=Mode.mask_loss).key == original.key
+    assert world.run(scores, 1.0, mode=Mode.mask_loss, soft_weights=True).key == original.key
+
+
+SOLVED = "The answer is 42. Let me check: 12 + 30 is 42. So the answer is 42."
+
+
+def test_thinking_ends_with_its_first_solution_and_traces_without_one_are_counted(world: World) -> None:
+    world.traces.append(Trace(id="s0", question="q?", thinking=SOLVED, response="r", answer="42"))
+    data = world.data()
+    artifact = world.run(None, 1.0, data, mode=Mode.first_solution)
+    *others, solved = rows_of(artifact)
+    assert [row.compressed_thinking for row in others] == TEXTS
+    assert [row.solution_found for row in others] == [False] * len(TEXTS)
+    assert (solved.compressed_thinking, solved.solution_found) == ("The answer is 42.", True)
+    ids, _ = tokenize_with_offsets(STUDENT, SOLVED)
+    assert solved.token_ids.tolist() == ids[: solved.num_kept_tokens].tolist()
+    assert solved.keep_mask.tolist() == [i < solved.num_kept_tokens for i in range(len(ids))]
+    assert (solved.target_ratio, solved.marker_ratio) == (1.0, None)
+    facts = artifact.facts
+    assert facts["num_unstated"] == len(TEXTS)
+    assert facts["actual_ratio"] == pytest.approx(facts["num_kept_tokens"] / facts["num_tokens"])
+    assert facts["actual_ratio"] < 1
+    assert any(name.startswith("cotpress.answers") for name in artifact.manifest["identity"]["code"])
+    assert artifact.key != world.run(None, 1.0, data, mode=Mode.first_solution, statement=Statement.concluded).key
+
+
+def test_shards_of_first_solutions_are_compressed_without_scores(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(parts, "CHUNK_CHARACTERS", 40)
+    world.traces.append(Trace(id="s0", question="q?", thinking=SOLVED, response="r", answer="42"))
+    config = CompressionConfig(mode=Mode.first_solution)
+    done = [
+        compress_shard(
+            config, Shard(number, 2), ratio=1.0, seed=1, traces=world.data(), scores=None, tokenizer=STUDENT,
+            tokenizer_key="student", store=world.store,
+        )
+        for number in (1, 2)
+    ]  # fmt: skip
+    assert done == [False, True]
+    shared = rows_of(world.run(None, 1.0, mode=Mode.first_solution))
+    whole = World(tmp_path / "other")
+    whole.traces = world.traces
+    assert repr(shared) == repr(rows_of(whole.run(None, 1.0, mode=Mode.first_solution)))
 
 
 @pytest.mark.parametrize("tokens", TrainedTokens)

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from cotpress.modeling.selection import num_to_keep, rank_many
+from cotpress.modeling.selection import num_to_keep, rank_many, rank_weights
 
-RATIOS = st.floats(min_value=0.01, max_value=1.0)
+RATIOS = st.one_of(st.just(0.0), st.floats(min_value=0.01, max_value=1.0))
 # Few distinct values, so that ties are common.
 SCORES = hnp.arrays(np.float32, st.integers(0, 40), elements=st.sampled_from([-2.0, 0.0, 0.5, 3.0]))
 
@@ -202,3 +202,31 @@ def test_texts_side_by_side_share_no_character() -> None:
     ranking = rank_many(np.array([1, 3, 9, 0], np.float32), offsets, np.array([2, 2]))
     assert ranking.places.tolist() == [1, 1, 0, 1]
     assert ranking.cut(np.array([0.5, 0.5])).tolist() == [False, False, True, False]
+
+
+@given(scored(), RATIOS)
+def test_mean_weight_is_the_ratio_unless_more_tokens_are_held(
+    sample: tuple[NDArray[np.float32], NDArray[np.bool_]], ratio: float
+) -> None:
+    scores, protected = sample
+    ranking = rank_many(scores, single(scores), np.array([len(scores)]), protected)
+    weights = rank_weights(ranking.places, ranking.held, ratio)
+    assert ((weights >= 0) & (weights <= 1)).all()
+    assert (weights[protected] == 1).all()
+    assert weights.sum() == pytest.approx(max(ratio * len(scores), protected.sum()), abs=1e-4)
+
+
+@given(SCORES, RATIOS)
+def test_weight_falls_linearly_in_the_order_of_deletion(scores: NDArray[np.float32], ratio: float) -> None:
+    ranking = rank_many(scores, single(scores), np.array([len(scores)]))
+    weights, n = rank_weights(ranking.places, ranking.held, ratio), len(scores)
+    for weight, place in zip(weights.tolist(), ranking.places.tolist(), strict=True):
+        u = 1 - (place + 0.5) / n
+        assert weight == pytest.approx(2 * ratio * u if ratio <= 0.5 else 1 - 2 * (1 - ratio) * (1 - u), abs=1e-6)
+
+
+def test_tokens_of_one_character_share_a_weight_and_leave_the_mean() -> None:
+    offsets = np.array([[0, 1], [1, 2], [1, 2], [1, 2], [2, 3]], dtype=np.int32)
+    ranking = rank_many(np.array([0.0, 1, 1, 1, 2], dtype=np.float32), offsets, np.array([5]))
+    weights = rank_weights(ranking.places, ranking.held, 0.4)
+    assert weights.tolist() == pytest.approx([0.08, 0.4, 0.4, 0.4, 0.72])
