@@ -9,6 +9,7 @@ import pytest
 
 from cotpress.prompts import messages
 from peers.conftest import PROGRAMS, SYSTEM, Exports, Peer
+from support.commands import Command
 
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(900)]
 
@@ -71,6 +72,25 @@ def test_trl_takes_a_step_on_its_export(current: Peer, exports: Exports, tmp_pat
     assert log["global_step"] == 1
     assert math.isfinite(log["loss"])
     assert log["grad_norm"] > 0
+
+
+def test_trl_has_a_loss_on_the_tokens_of_the_mask(
+    current: Peer, exports: Exports, peers_command: Command, tmp_path: Path
+) -> None:
+    done = peers_command(
+        "compress.py", "model=smollm2", "data.num_traces=24", "scorer=random", "compression.mode=mask_loss",
+        "ratio=0.5", "export=trl", f"output={tmp_path / 'masked'}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    data = tmp_path / "masked" / FILES["trl"]
+    program = str(PROGRAMS / "trl_step.py")
+    printed = current("python", program, str(exports.model), str(data), str(tmp_path / "out"), cwd=tmp_path)
+    result = json.loads(printed.splitlines()[-1])
+    lines = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()]
+    ours = sorted((x["input_ids"], x["assistant_masks"]) for x in lines)
+    theirs = sorted((row["input_ids"], [int(label != -100) for label in row["labels"]]) for row in result["rows"])
+    assert theirs == ours
+    assert result["log"]["grad_norm"] > 0
 
 
 def test_llamafactory_takes_a_step_on_its_export(llamafactory: Peer, exports: Exports, tmp_path: Path) -> None:

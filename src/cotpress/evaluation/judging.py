@@ -29,7 +29,8 @@ def prediction(
     _, response, closed = chat.split_output(answer.output)
     thinking_tokens = answer.num_thinking_tokens
     thought = chat.has_tags and (thinks or closed or chat.begins_thinking(answer.output))
-    if not thinks and not thought:
+    without_thinking = ratio == 0 and not chat.has_tags and not closed  # as in its training
+    if not thought and (not thinks or without_thinking):
         closed, thinking_tokens = True, 0
     # A thinking that was left open, or that nothing follows, is no answer, even if a number in it is the right one.
     # Without tags nothing separates the response from a later remark, which untrained models often add. So the whole

@@ -38,7 +38,7 @@ def _header(publication: Publication, name: str) -> "ModelCardData":
             dataset_type=run.benchmark,
             dataset_name=run.benchmark,
             metric_type=kind,
-            metric_name=f"{title} at ratio {row.target_ratio:g}",
+            metric_name=title if row.has_own_length else f"{title} at ratio {row.target_ratio:g}",
             metric_value=value,
         )
         for run, rows in publication.results
@@ -49,12 +49,11 @@ def _header(publication: Publication, name: str) -> "ModelCardData":
             ("mean_generated_tokens", "Generated tokens per answer", round(row.mean_tokens.value, 1)),
         )
     ]
-    config = publication.config
     return ModelCardData(
         base_model=publication.base_model,
         library_name="peft" if publication.publishes_adapter else "transformers",
         pipeline_tag="text-generation",
-        tags=["cotpress", "chain-of-thought", "chain-of-thought-compression", f"scorer:{config.scorer.name}"]
+        tags=["cotpress", "chain-of-thought", "chain-of-thought-compression", f"scorer:{_selector(publication)}"]
         + (["lora"] if publication.publishes_adapter else []),
         metrics=["accuracy"],
         model_name=name.rpartition("/")[2],
@@ -64,18 +63,40 @@ def _header(publication: Publication, name: str) -> "ModelCardData":
 
 def _summary(publication: Publication, name: str) -> str:
     config, facts = publication.config, publication.compression["facts"]
-    scorer = config.scorer.name
+    scorer = _selector(publication)
     source = f" ({PAPERS[scorer]})" if scorer in PAPERS else ""
     mixed = list(config.compression.mixed_ratios)
     ratios = f"ratios {', '.join(f'{r:g}' for r in mixed)}" if mixed else f"ratio {config.ratio:g}"
+    how = (
+        f"compressed token by token: the scorer `{scorer}`{source} gives each thinking token an importance, and of "
+        f"every chain of thought the most important tokens are kept at {ratios} (kept over all: "
+        f"{facts['actual_ratio']:.3f})"
+    )
+    if _mode(publication) == "mask_loss":
+        how = (
+            f"whole, with a loss on a part of their tokens: the scorer `{scorer}`{source} gives each thinking token an "
+            f"importance, by which its loss counts or not, at {ratios} (mean weight over all: "
+            f"{facts.get('loss_share', 1.0):.3f})"
+        )
+    elif _mode(publication) == "first_solution":
+        how = f"cut after their first right solution (kept over all: {facts['actual_ratio']:.3f})"
     kind = "LoRA adapter" if publication.publishes_adapter else "fine-tune" if publication.merge else "full fine-tune"
     return (
         f"# {name}\n\n"
         f"A {kind} of [{publication.base_model}](https://huggingface.co/{publication.base_model}), trained on chains "
-        f"of thought that were compressed token by token: the scorer `{scorer}`{source} gives each thinking token an "
-        f"importance, and of every chain of thought the most important tokens are kept at {ratios} "
-        f"(kept over all: {facts['actual_ratio']:.3f}).\n" + (_merged(publication) if publication.merge else "")
+        f"of thought that were {how}.\n" + (_merged(publication) if publication.merge else "")
     )
+
+
+def _mode(publication: Publication) -> str:
+    """Value of `compression.mode`; runs of earlier releases delete."""
+    return publication.config.compression.get("mode") or "delete"
+
+
+def _selector(publication: Publication) -> str:
+    """Name of the scorer, or of what compresses the traces in its place."""
+    mode = _mode(publication)
+    return mode if mode == "first_solution" else str(publication.config.scorer.name)
 
 
 def _merged(publication: Publication) -> str:
@@ -125,7 +146,7 @@ def _training(publication: Publication) -> str:
     rows = [
         ("data", f"{source}, {publication.training['num_rows']} chains of thought"),
         ("thinking tokens", kept),
-        ("scorer", f"`{config.scorer.name}`"),
+        ("scorer", f"`{_selector(publication)}`"),
         ("method", f"{tune.method}, epochs: {tune.epochs}, learning rate {tune.learning_rate:g}, seed {tune.seed}"),
         ("final training loss", f"{trained['final_loss']:.3f}"),
     ]
@@ -145,7 +166,7 @@ def _results(publication: Publication) -> str:
         names = f"{markdown_cell(run.benchmark)} | {markdown_cell(row.system)}"
         accuracy = f"{percent_interval(row.accuracy)} ({run.confidence:.0%})"
         tokens, cut = f"{row.mean_tokens.value:.1f}", f"{100 * row.truncation_rate:.1f}"
-        lines.append(f"| {names} | {row.target_ratio:g} | {accuracy} | {row.accuracy.n} | {tokens} | {cut} |")
+        lines.append(f"| {names} | {row.asked} | {accuracy} | {row.accuracy.n} | {tokens} | {cut} |")
     return "\n".join(dict.fromkeys(lines)) + "\n"  # each once, as Original is a row of every run
 
 

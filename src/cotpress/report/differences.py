@@ -49,6 +49,7 @@ class SeedsRow:
     """A system at one requested ratio, over its seeds.
 
     Attributes:
+        asked: Requested ratio as a text; `own` for traces with a length of their own.
         actual_ratio: Reached kept fraction of the training thinking, mean over seeds; None if unknown.
         accuracy: Fraction correct, in [0, 1]; `n` counts questions.
         by_seed: Seed and fraction correct of each student, by seed.
@@ -58,6 +59,7 @@ class SeedsRow:
 
     system: str
     target_ratio: float
+    asked: str
     actual_ratio: float | None
     accuracy: Interval
     by_seed: tuple[tuple[int, float], ...]
@@ -136,7 +138,9 @@ def over_seeds(comparison: Comparison, answers: Answers) -> list[SeedsRow]:
     original = next((s for s in answers if s.origin is Origin.original and not s.settings), None)
     confidence = comparison.confidence
     rows = []
-    for system in sorted(answers, key=lambda s: (not s.is_baseline, order.index(s.label), -(s.ratio or 1))):
+    for system in sorted(
+        answers, key=lambda s: (not s.is_baseline, order.index(s.label), -(1 if s.ratio is None else s.ratio))
+    ):
         by_seed = answers[system]
         own = [row for row in comparison.rows if replace(row.source, seed=None) == system]
         known = [row.actual_ratio for row in own if row.actual_ratio is not None]
@@ -148,6 +152,7 @@ def over_seeds(comparison: Comparison, answers: Answers) -> list[SeedsRow]:
             SeedsRow(
                 system=system.label,
                 target_ratio=1.0 if system.ratio is None else system.ratio,
+                asked="own" if system.has_own_length else f"{1.0 if system.ratio is None else system.ratio:g}",
                 actual_ratio=float(np.mean(known)) if known else None,
                 accuracy=accuracy_interval(pooled, confidence),
                 by_seed=tuple((seed, accuracy_interval(by_seed[seed], confidence).value) for seed in sorted(by_seed)),
@@ -167,7 +172,7 @@ def seeds_grid(rows: Sequence[SeedsRow]) -> Grid:
     cells = tuple(
         (
             row.system,
-            f"{row.target_ratio:g}/{'-' if row.actual_ratio is None else f'{row.actual_ratio:.2f}'}",
+            f"{row.asked}/{'-' if row.actual_ratio is None else f'{row.actual_ratio:.2f}'}",
             percent_interval(row.accuracy),
             ", ".join(f"{100 * accuracy:.1f}" for _, accuracy in row.by_seed),
             str(row.accuracy.n),

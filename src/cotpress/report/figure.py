@@ -240,7 +240,7 @@ def _systems(rows: Sequence[SystemResult]) -> list[tuple[str, list[SystemResult]
         by_name.setdefault(row.system, []).append(row)
     originals = {row.system for row in rows if row.source.origin is Origin.original}
     # Scorers first, so that each has the same colour here and in the token viewer.
-    compressed = {row.system for row in rows if row.target_ratio < 1}
+    compressed = {row.system for row in rows if row.is_compressed}
     names = sorted(dict.fromkeys(row.system for row in rows), key=lambda name: name not in compressed)
     usual = [(name, by_name[name], *style(i), 7.0) for i, name in enumerate(n for n in names if n not in originals)]
     return [*usual, *((name, by_name[name], INK, "*", 14.0) for name in names if name in originals)]

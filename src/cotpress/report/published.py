@@ -9,7 +9,7 @@ import functools
 from dataclasses import dataclass
 from importlib.resources import files
 
-from cotpress.records import Interval, System, SystemResult
+from cotpress.records import MASK_LOSS, SOFT_WEIGHTS, Interval, System, SystemResult
 
 MODELS = {"qwen7b": "qwen2.5-7b-instruct", "qwen14b": "qwen2.5-14b-instruct", "llama8b": "llama-3.1-8b-instruct"}
 """Names of conf/model/ for the models of the papers."""
@@ -54,7 +54,11 @@ def published(model: str, benchmark: str, system: System, protocol: str | None =
     name = model.rpartition("/")[2].lower()
     method = SYSTEMS.get(system.name, system.name).lower()
     followed = dict(system.settings).get(_PROTOCOL, protocol)
-    if system.ratio is None or {s for s in system.settings if s[0] != _PROTOCOL} - _AS_PRINTED:
+    if (
+        system.ratio is None
+        or system.variant in (MASK_LOSS, SOFT_WEIGHTS)
+        or {s for s in system.settings if s[0] != _PROTOCOL} - _AS_PRINTED
+    ):
         return ()
     printed = _table().get((MODELS.get(name, name), benchmark.lower(), method, round(system.ratio, 4)), ())
     return tuple(p for p in printed if followed in (None, p.protocol))

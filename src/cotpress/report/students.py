@@ -26,17 +26,19 @@ class Student:
     """A trained student of a run.
 
     Attributes:
-        system: Its identity; the ratio is the requested one, None for mixed ratios.
+        system: Its identity; the ratio is the requested one, None for mixed ratios and traces of their own length.
         artifact: Key of its artifact.
         name: Name of its link, `students/NAME`.
         reached: Kept fraction of all its training thinking under an empty key, with mixed ratios also that of the
             traces whose marker states a ratio, under the ratio as a text.
+        loss_share: Mean weight of the loss over its training thinking; None where all tokens have a loss.
     """
 
     system: System
     artifact: str
     name: str
     reached: Mapping[str, float]
+    loss_share: float | None = None
 
     def reached_ratio(self, marker_ratio: float | None) -> float | None:
         """Kept fraction of the traces whose marker states a ratio, None for all traces; None if there are none."""

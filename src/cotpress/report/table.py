@@ -30,7 +30,7 @@ LONGER = "^"
 _SCALARS = (
     "target_ratio", "actual_ratio", "generated_ratio", "generated_against", "generated_thinking_ratio", "num_samples",
     "standard_error", "training_reduction", "inference_reduction", "truncation_rate", "loop_rate", "unclosed_rate",
-    "mean_thinking_tokens", "mean_answer_tokens", "seconds_per_sample", "num_training_rows",
+    "mean_thinking_tokens", "mean_answer_tokens", "seconds_per_sample", "num_training_rows", "loss_share",
 )  # fmt: skip
 
 
@@ -59,7 +59,7 @@ _NARROWER = (
 """Columns that a table of limited width leaves out or replaces, in this order, until it fits."""
 
 _DETAILS = (
-    Column("asked\nratio", lambda r: f"{r.target_ratio:g}"),
+    Column("asked\nratio", lambda r: r.asked),
     Column("standard\nerror", lambda r: "-" if r.standard_error is None else f"{100 * r.standard_error:.2f}"),
     Column("training\ntokens", lambda r: change(r.training_reduction)),
     Column("tokens vs\nOriginal", lambda r: change(r.inference_reduction)),
@@ -97,6 +97,8 @@ def columns(comparison: Comparison, *, on_page: bool = False) -> list[Column]:
 def detail_columns(rows: Sequence[SystemResult]) -> list[Column]:
     """Return the columns of the second table of a page, without those that are empty in every row."""
     shown = [_names(rows), *_DETAILS]
+    if any(r.loss_share is not None for r in rows):
+        shown.append(Column("loss\nshare", lambda r: _number(r.loss_share, 2)))
     if any(r.mean_reference_tokens for r in rows):
         shown.append(Column("reference\ntokens [CI]", lambda r: count_interval(r.mean_reference_tokens)))
     most = max((len(r.pass_at_k) for r in rows), default=0)
@@ -127,9 +129,9 @@ def _accuracy_at(budget: int, row: SystemResult) -> Interval | None:
 
 def ratios(row: SystemResult) -> str:
     """Return `0.5/0.52/0.61`: requested, kept in training, generated; `^` if the student writes more than without
-    compression."""
-    written = _number(row.generated_ratio, 2) + (LONGER if row.lengthened and row.target_ratio < 1 else "")
-    return f"{row.target_ratio:g}/{_number(row.actual_ratio, 2)}/{written}"
+    compression. Nothing is requested of traces with a length of their own: `own/0.52/0.61`."""
+    written = _number(row.generated_ratio, 2) + (LONGER if row.lengthened and row.is_compressed else "")
+    return f"{row.asked}/{_number(row.actual_ratio, 2)}/{written}"
 
 
 def percent_interval(interval: Interval | None) -> str:
@@ -217,8 +219,8 @@ def monotonicity(rows: Sequence[SystemResult]) -> list[Monotonicity]:
 def control_notes(rows: Sequence[SystemResult]) -> list[str]:
     """Return sentences about students that write longer answers and about the order of the ratios."""
     notes = []
-    compared = [r for r in rows if r.generated_ratio is not None and r.target_ratio < 1]
-    longer = [f"{r.system} at {r.target_ratio:g} (x{r.generated_ratio:.2f})" for r in compared if r.lengthened]
+    compared = [r for r in rows if r.generated_ratio is not None and r.is_compressed]
+    longer = [f"{r.system} at {r.asked} (x{r.generated_ratio:.2f})" for r in compared if r.lengthened]
     if longer:
         count = f"{len(longer)} of {len(compared)}"
         notes.append(f"{count} compressed students write LONGER (^): {', '.join(longer)}")
@@ -244,8 +246,19 @@ def notes(comparison: Comparison) -> list[str]:
     printed = [p for r in rows if (p := comparison.published(r)) is not None]
     sources = [f"{p.source}, accuracy % @ tokens, no interval; {_COUNTED[p.protocol]}" for p in printed]
     texts = dict.fromkeys([*sources, *(p.note for p in printed if p.note)])
-    lines = [*control_notes(rows), *_training_notes(rows), *(f"published: {text}" for text in texts)]
+    lines = [
+        *control_notes(rows),
+        *_loss_notes(rows),
+        *_training_notes(rows),
+        *(f"published: {text}" for text in texts),
+    ]
     return [one_line(line) for line in lines]
+
+
+def _loss_notes(rows: Sequence[SystemResult]) -> list[str]:
+    """Return a sentence about students of whole traces whose tokens do not all have a loss."""
+    shares = [f"{r.system} at {r.asked}: {_percent(r.loss_share)} %" for r in rows if r.loss_share is not None]
+    return [f"trained on the whole thinking, with this share of the loss: {', '.join(shares)}"] if shares else []
 
 
 def _training_notes(rows: Sequence[SystemResult]) -> list[str]:
@@ -315,7 +328,7 @@ def _grouped(values: Sequence[tuple[SystemResult, str]]) -> str:
     parts = []
     for value, own in members.items():
         others = {row.system for row, other in values if other != value}
-        names = (f"{row.system} at {row.target_ratio:g}" if row.system in others else row.system for row in own)
+        names = (f"{row.system} at {row.asked}" if row.system in others else row.system for row in own)
         parts.append(f"{value} ({', '.join(dict.fromkeys(names))})")
     return ", ".join(parts)
 

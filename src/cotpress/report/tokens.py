@@ -115,6 +115,10 @@ def _find(run: Run, record: StageRecord, sources: Sources) -> _Source | str:
         return f"artifact {record.artifact} is not on disk any more"
     identity = compressed.manifest["identity"]
     if RANKING_FILE not in compressed.manifest["files"]:
+        if "loss" in identity:
+            return "it deletes no token, and only weighs their losses"
+        if "first_solution" in identity:
+            return "it ends every thinking with its first right solution, so there is no order of deletion"
         if identity["scores"] is None:
             return "it keeps every token, so there is no order of deletion"
         if identity["plan"].get("selection") in ("llmlingua_compat", "llmlingua2_compat"):

@@ -215,7 +215,7 @@ def used_models(config: Config) -> dict[str, ModelConfig]:
     if isinstance(config, EvaluateConfig):
         return {} if _is_served(config.evaluation.generation) else {"model.path": config.model}
     used = {"model.path": config.model}
-    needs_base = (config.scorer.reads_with_model and reaches(config, Stage.score)) or (
+    needs_base = (config.reads_with_model and reaches(config, Stage.score)) or (
         config.trains_reference and reaches(config, Stage.reference)
     )
     if config.reference.base is not None and needs_base:
@@ -242,7 +242,7 @@ def models(config: Config, missing: str | None) -> Problems:
             found += _tried(_render, model, store, key)
         yield from found
         usable = usable and not found
-    scores = isinstance(config, ScoringPipelineConfig) and reaches(config, Stage.score)
+    scores = isinstance(config, ScoringPipelineConfig) and config.uses_scorer and reaches(config, Stage.score)
     if usable and isinstance(config, ScoringPipelineConfig) and scores and computes:
         yield from _tried(check_model, config.scorer, config.scoring_model, store)
     adapters: dict[str, str | None] = {}

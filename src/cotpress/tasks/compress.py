@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cotpress.compression.config import ExportFormat
+from cotpress.compression.config import ExportFormat, Mode
 from cotpress.compression.export import (
     Account,
     Portion,
@@ -14,9 +14,11 @@ from cotpress.compression.export import (
     warn_of_template,
     write_manifest,
 )
+from cotpress.compression.stage import LOSS_SHARE, NUM_UNSTATED
 from cotpress.config import CompressConfig
 from cotpress.data.stage import is_text
 from cotpress.devices.config import Shard
+from cotpress.prompts import ChatFormat
 from cotpress.records import COMPRESSED_FILE, CompressedTrace
 from cotpress.store.artifacts import MANIFEST, Artifact
 from cotpress.store.redaction import print_lines
@@ -35,7 +37,7 @@ def compress(config: CompressConfig, folder: Path) -> tuple[None, Path]:
         ConfigError: The folder `output` holds another export.
     """
     output, settings = export_path(config), export_settings(config)
-    job = tracked_job(config, folder, folder, config.scorer.name)
+    job = tracked_job(config, folder, folder, config.selector)
     with open_tracker(config.tracker, job) as tracker:
         flow = Export(config, tracker)
         if config.shard is not None and not flow.shard(Shard.parse(config.shard)):
@@ -47,10 +49,12 @@ def compress(config: CompressConfig, folder: Path) -> tuple[None, Path]:
     with flow.store.exclusive("export", str(output.resolve())):  # two machines may both have made the last shard
         check_folder(output, config.export, settings)
         (output / MANIFEST).unlink(missing_ok=True)  # an interrupted export is none
-        path = export(rows, config.export, output, config.model.chat)
+        masks = config.compression.mode is Mode.mask_loss
+        masking = ChatFormat(flow.tokenizer, config.model.chat) if masks else None
+        path = export(rows, config.export, output, config.model.chat, masking)
         about = _about(config, flow, compressed, account)
         write_manifest(path, settings, about)
-    if config.export is not ExportFormat.parquet and account.longest is not None:
+    if config.export is not ExportFormat.parquet and not masks and account.longest is not None:
         warn_of_template(account.longest, config.model.chat, flow.tokenizer)
     print_lines(*_shown(about, path))
     return None, output
@@ -62,8 +66,9 @@ def _about(config: CompressConfig, flow: Export, compressed: Artifact, account: 
     scores = None if compressed.manifest["identity"]["scores"] is None else flow.selected_by
     return {
         "export": config.export,
-        "scorer": config.scorer.name,
-        "ratio": None if config.compression.mixed_ratios else config.ratio,
+        "mode": config.compression.mode,
+        "scorer": config.scorer.name if config.uses_scorer else None,
+        "ratio": None if config.compression.mixed_ratios or config.compression.has_own_length else config.ratio,
         "ratios": account.portions,
         "num_input_rows": account.num_rows + dropped.total(),
         "num_rows": account.num_rows,
@@ -81,12 +86,18 @@ def _shown(about: Mapping[str, Any], path: Path) -> list[str]:
     """Lines about a finished export for the terminal."""
     parts: Sequence[Portion] = about["ratios"]
     kept, total = sum(part.num_kept_tokens for part in parts), sum(part.num_tokens for part in parts)
-    asked = "mixed ratios" if about["ratio"] is None else f"asked ratio {about['ratio']:g}"
+    facts = about["compressed"]["facts"]
+    own = about["mode"] is Mode.first_solution
+    asked = f"asked ratio {about['ratio']:g}" if about["ratio"] is not None else "own length" if own else "mixed ratios"
     lines = [
         f"{about['num_rows']} of {about['num_input_rows']} rows, {asked}, actual {kept / total:.3f} "
         f"({kept} of {total} tokens): {path}"
     ]
-    if about["ratio"] is None:
+    if (share := facts.get(LOSS_SHARE)) is not None:
+        lines.append(f"  the thinking is whole; mean weight of the loss over its tokens: {share:.3f}")
+    if (num := facts.get(NUM_UNSTATED)) is not None:
+        lines.append(f"  {num} of {about['num_rows']} rows never state the right answer and stay whole")
+    if about["ratio"] is None and not own:
         lines += [f"  ratio {part.asked:g}: {part.num_rows} rows, actual {part.actual:.3f}" for part in parts]
     if about["dropped"]:
         reasons = ", ".join(f"{num} {reason}" for reason, num in about["dropped"].most_common())

@@ -7,7 +7,6 @@ from cotpress.config import EvaluateConfig
 from cotpress.data.stage import problems
 from cotpress.devices.launch import set_up_torch
 from cotpress.evaluation.config import Baseline, Prompted
-from cotpress.evaluation.protocol import shortening
 from cotpress.evaluation.summary import token_counter
 from cotpress.generation.backends import KeptBackend
 from cotpress.generation.config import ServerGenerationConfig
@@ -16,7 +15,7 @@ from cotpress.modeling.weights import ADAPTER
 from cotpress.records import BASE, ORIGINAL, Origin, System
 from cotpress.store.students import student_name
 from cotpress.tasks.run_directory import artifact_store, finish, run_directory, tracked_job
-from cotpress.tasks.systems import Examinee, at_ratios, examine, shortened, stage_record
+from cotpress.tasks.systems import Examinee, at_ratios, change_of, examine, shortened, stage_record
 from cotpress.tracking import open_tracker, track_results
 
 _loaded = KeptBackend()
@@ -54,7 +53,7 @@ def examinees(config: EvaluateConfig) -> list[Examinee]:
         rows.append(Examinee(system=BASE, student=None, marker_ratio=1.0, actual_ratio=1.0))
     untuned = config.evaluation.prompted is Prompted.base and config.adapter is not None
     for kind in baselines:
-        change = shortening(kind, config.ratio, config.evaluation.instructions)
+        change = change_of(kind, config)
         if change is not None:
             rows.append(shortened(change, None if untuned else given))
     return [*rows, *at_ratios(given, config.evaluation.ratios)]

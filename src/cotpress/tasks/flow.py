@@ -31,7 +31,7 @@ from cotpress.scoring.models import Models
 from cotpress.scoring.scorers import llmlingua2_compat, llmlingua_compat
 from cotpress.store.artifacts import Artifact, ArtifactStore
 from cotpress.tasks.run_directory import artifact_store
-from cotpress.tasks.systems import stage_record
+from cotpress.tasks.systems import compressed_system, stage_record
 from cotpress.tracking import Tracker
 from cotpress.training.config import SavedReferenceConfig
 from cotpress.training.stage import saved_reference, train_reference, train_student
@@ -71,7 +71,7 @@ class Scoring(Generic[ScoringT]):
         return artifact
 
     def _scorer(self, ratio: float | None = None) -> System:
-        return System(name=self._config.scorer.name, origin=Origin.scorer, ratio=ratio)
+        return System(name=self._config.selector, origin=Origin.scorer, ratio=ratio)
 
     @cached_property
     def data(self) -> Artifact:
@@ -141,11 +141,11 @@ class Scoring(Generic[ScoringT]):
         c = self._config
         return Models(
             config=c.scoring_model,
-            reference=self.reference if c.scorer.needs_reference else None,
+            reference=self.reference if c.needs_reference else None,
             distilled=self.distilled if c.scorer.needs_labels else None,
             trainer=c.trainer,
             store=self.store,
-            key=c.base_key if c.scorer.reads_with_model else "model.path",
+            key=c.base_key if c.reads_with_model else "model.path",
         )
 
     @cached_property
@@ -186,7 +186,9 @@ class Compression(Scoring[PipelineT]):
 
     @property
     def selected_by(self) -> Artifact | None:
-        """Scores, or the decisions in their place, that the tokens are selected by."""
+        """Scores, or the decisions in their place, that the tokens are selected by; None where none are needed."""
+        if not self._config.uses_scorer:
+            return None
         return self.decisions if self._compat else self.scores
 
     @property
@@ -202,8 +204,10 @@ class Compression(Scoring[PipelineT]):
         c = self._config
         if self._compat and self._keeps_all:
             return True  # nothing is decided
-        job: Job = self._deciding if self._compat else self._scoring
-        job.shard(shard)
+        job: Job | None = None
+        if c.uses_scorer:
+            job = self._deciding if self._compat else self._scoring
+            job.shard(shard)
         return compress_shard(
             c.compression,
             shard,
@@ -214,13 +218,13 @@ class Compression(Scoring[PipelineT]):
             tokenizer=self.tokenizer,
             tokenizer_key=tokenizer_fingerprint(self.tokenizer),
             store=self.store,
+            extractor=c.data.extractor,
         )
 
     def compressed(self) -> Artifact:
-        """The training traces at the run's ratio, or at mixed ratios."""
+        """The training traces at the run's ratio, at mixed ratios, or at a length of their own."""
         c, scores = self._config, self.selected_by
-        system = self._scorer(None if c.compression.mixed_ratios else c.ratio)
-        compressed = self._kept("compress", self._compress(c.compression, scores), system)
+        compressed = self._kept("compress", self._compress(c.compression, scores), compressed_system(c))
         self._tracker.table(
             "compress", "tokens", lambda rows: token_table(compressed, self.traces, scores, self.tokenizer, rows)
         )
@@ -240,6 +244,7 @@ class Compression(Scoring[PipelineT]):
             tokenizer=self.tokenizer,
             tokenizer_key=tokenizer_fingerprint(self.tokenizer),
             store=self.store,
+            extractor=self._config.data.extractor,
         )
 
 

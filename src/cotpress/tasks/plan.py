@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from cotpress.compression.config import Mode
 from cotpress.config import TrainConfig
 from cotpress.data.config import PlantedDataConfig, SelfWrittenDataConfig
 from cotpress.errors import ModelError
@@ -71,8 +72,10 @@ def not_counted(config: TrainConfig) -> list[str]:
             f"a training sequence of {_trace_tokens(config)} tokens is longer than {longest}: all traces count as cut "
             f"there, while sft.overlong={config.sft.overlong.value} leaves long ones out: sft.tune.max_tokens=N"
         )
-    if num_passes(config.scorer) is None:
+    if config.uses_scorer and num_passes(config.scorer) is None:
         lines.append(f"scorer={config.scorer.name} is not counted: its number of passes depends on the text")
+    if config.compression.has_own_length:
+        lines.append("the student counts with whole traces, as only reading the data would tell their own length")
     if workload.num_problems(config.benchmark) is None:
         lines.append(
             "answers are not counted, as only reading the benchmark would tell their number: benchmark.limit=N"
@@ -82,7 +85,7 @@ def not_counted(config: TrainConfig) -> list[str]:
 
 def uses(config: TrainConfig, writing: Writing | None) -> Iterator[tuple[str, Usage]]:
     """Name and memory of each use of a model without training: scoring, and writing answers in this process."""
-    if num_passes(config.scorer) != 0:
+    if config.uses_scorer and num_passes(config.scorer) != 0:
         length, model = _trace_tokens(config), model_to_read(config.scorer, config.scoring_model)
         lengths = [length] * max(config.trainer.tokens_per_batch // length, 1)
         usage, _ = reading_pass(model, lengths)
@@ -117,7 +120,7 @@ def work(config: TrainConfig, reference: Training | None, student: Training, wri
     if reference is not None:
         yield train("reference model", reference, min(train_traces, config.reference.limit or train_traces), 1.0)
     scoring_model = model_to_read(config.scorer, config.scoring_model)
-    if passes := num_passes(config.scorer, config.scoring_model):
+    if config.uses_scorer and (passes := num_passes(config.scorer, config.scoring_model)):
         tokens, readings = _trace_tokens(config), train_traces * passes
         yield workload.arithmetic_work(
             "scores",
@@ -131,7 +134,9 @@ def work(config: TrainConfig, reference: Training | None, student: Training, wri
         yield train("student Original", student, train_traces, 1.0)
     mixed = config.compression.mixed_ratios
     ratio = sum(mixed) / len(mixed) if mixed else config.ratio
-    yield train(f"student {config.scorer.name}", student, train_traces, ratio)
+    if config.compression.mode is not Mode.delete:
+        ratio = 1.0  # whole, or of a length that only reading the data would tell
+    yield train(f"student {config.selector}", student, train_traces, ratio)
     problems = workload.num_problems(config.benchmark)
     if problems is not None and writing is not None:
         baselines = [b for b in config.evaluation.baselines if b is not Baseline.ratio_one or mixed]

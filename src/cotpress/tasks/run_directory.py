@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cotpress.answers import package_versions
+from cotpress.compression.config import Mode
 from cotpress.config import (
     CompressConfig,
     EntryConfig,
@@ -127,6 +128,7 @@ def tracked_job(
 ) -> Job:
     """Describe the job for the tracker; `system` is the label of its own system."""
     benchmark = config.benchmark.title if isinstance(config, TrainConfig | EvaluateConfig) else ""
+    own_length = isinstance(config, PipelineConfig) and config.compression.has_own_length
     return Job(
         run_dir=run_dir,
         name=run_name(config),
@@ -134,7 +136,7 @@ def tracked_job(
         model=config.model.name,
         data="" if isinstance(config, EvaluateConfig) else config.data.name,
         benchmark=config.truth.name if isinstance(config, FidelityConfig) else benchmark,
-        ratio=None if isinstance(config, FidelityConfig) else config.ratio,
+        ratio=None if isinstance(config, FidelityConfig) or own_length else config.ratio,
         sweep=sweep_name(folder),
         config=plain(config),
         output_root=Path(config.output_root),
@@ -291,8 +293,12 @@ def run_name(config: PipelineConfig | EvaluateConfig | FidelityConfig) -> str:
         return config.name
     if isinstance(config, EvaluateConfig):
         return f"evaluate-{config.model.name}-{config.benchmark.title}-{config.ratio:g}"
-    mixed = "-mixed" if config.compression.mixed_ratios else ""
-    return f"{config.scorer.name}-{config.ratio:g}{mixed}-{config.model.name}"
+    compression = config.compression
+    if compression.has_own_length:
+        return f"{config.selector}-{config.model.name}"
+    kinds = {"mixed": bool(compression.mixed_ratios), compression.mode.value: compression.mode is not Mode.delete}
+    variant = "".join(f"-{kind}" for kind, applies in kinds.items() if applies)
+    return f"{config.selector}-{config.ratio:g}{variant}-{config.model.name}"
 
 
 def _without_hardware(config: TrainConfig | EvaluateConfig | CompressConfig) -> dict[str, Any]:

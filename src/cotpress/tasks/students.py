@@ -7,7 +7,6 @@ from pathlib import Path
 from cotpress.config import EvaluateConfig, TrainConfig
 from cotpress.errors import ConfigError
 from cotpress.evaluation.config import Baseline, Prompted
-from cotpress.evaluation.protocol import shortening
 from cotpress.modeling.weights import TrainedWeights
 from cotpress.records import BASE, MIXED, ORIGINAL, Origin, System
 from cotpress.report.students import Student, TrainedRun, open_student, write_students
@@ -15,20 +14,27 @@ from cotpress.store.artifacts import Artifact
 from cotpress.store.students import name_student
 from cotpress.tasks.flow import Flow
 from cotpress.tasks.run_directory import artifact_store, essentials, row_settings, run_name
-from cotpress.tasks.systems import Examinee, at_ratios, shortened
+from cotpress.tasks.systems import Examinee, at_ratios, change_of, shortened
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """A student, its artifact, and the kept fractions of its training thinking (as `Student.reached`)."""
+    """A student, its artifact, and the shares of its training thinking, as in `Student`."""
 
     system: System
     artifact: Artifact
     reached: Mapping[str, float]
+    loss_share: float | None = None
 
     def kept(self, name: str) -> Student:
         """The student as `students.json` holds it."""
-        return Student(system=self.system, artifact=self.artifact.key, name=name, reached=self.reached)
+        return Student(
+            system=self.system,
+            artifact=self.artifact.key,
+            name=name,
+            reached=self.reached,
+            loss_share=self.loss_share,
+        )
 
     def reached_ratio(self, marker_ratio: float | None) -> float | None:
         """See `Student.reached_ratio`."""
@@ -59,6 +65,7 @@ def kept_students(run: TrainedRun, run_dir: Path) -> Students:
             system=s.system,
             artifact=open_student(run_dir, s, lambda root: artifact_store(str(root))),
             reached=s.reached,
+            loss_share=s.loss_share,
         )
         for s in run.students
     }
@@ -73,7 +80,7 @@ def examinees(config: TrainConfig | EvaluateConfig, students: Students) -> list[
 def needs_original(config: TrainConfig | EvaluateConfig) -> bool:
     """True if a row of a run needs the student of the uncompressed traces."""
     evaluation = config.evaluation
-    changes = (shortening(kind, config.ratio, evaluation.instructions) for kind in evaluation.baselines)
+    changes = (change_of(kind, config) for kind in evaluation.baselines)
     prompts_it = evaluation.prompted is Prompted.student and any(change is not None for change in changes)
     return Baseline.original in evaluation.baselines or prompts_it
 
@@ -87,7 +94,7 @@ def _baseline(kind: Baseline, config: TrainConfig | EvaluateConfig, students: St
             return [_original(students)]
         case Baseline.ratio_one:
             return []  # a row of the scorer's own student, see `_own`
-    change = shortening(kind, config.ratio, config.evaluation.instructions)
+    change = change_of(kind, config)
     if change is None:
         return []
     return [shortened(change, None if config.evaluation.prompted is Prompted.base else _original(students))]
@@ -107,10 +114,11 @@ def _own(config: TrainConfig | EvaluateConfig, students: Students) -> list[Exami
     trained = students.own
     is_mixed = trained.system.variant == MIXED
     student = Examinee(
-        system=replace(trained.system, ratio=config.ratio),
+        system=replace(trained.system, ratio=config.ratio) if is_mixed else trained.system,
         student=trained.artifact,
         marker_ratio=config.ratio if is_mixed else None,
         training_ratio=trained.reached_ratio(None),
+        loss_share=trained.loss_share,
     )
     if is_mixed and Baseline.ratio_one in config.evaluation.baselines:
         student = replace(student, ratio_one=student.at(1.0))
@@ -138,7 +146,8 @@ def keep_students(config: TrainConfig, students: Students, flow: Flow, run_dir: 
 
 
 def _plain_name(system: System) -> str:
-    """`original`, `cts-0.7`, `cts-mixed`."""
+    """`original`, `cts-0.7`, `cts-mixed`, `cts-mask_loss-0.7`, `first_solution`."""
     if system.origin is Origin.original:
         return "original"
-    return f"{system.name}-{system.variant if system.ratio is None else f'{system.ratio:g}'}"
+    ratio = "" if system.ratio is None else f"{system.ratio:g}"
+    return "-".join(filter(None, (system.name, system.variant, ratio)))

@@ -3,13 +3,25 @@
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 
-from cotpress.config import EvaluateConfig, TrainConfig
-from cotpress.evaluation.config import EvaluationConfig
-from cotpress.evaluation.protocol import Shortening, protocol
+from cotpress.compression.config import Mode
+from cotpress.config import EvaluateConfig, PipelineConfig, TrainConfig
+from cotpress.evaluation.config import SHORTENED_TO_RATIO, Baseline, EvaluationConfig
+from cotpress.evaluation.protocol import Shortening, protocol, shortening
 from cotpress.evaluation.stage import Candidate, evaluate
 from cotpress.evaluation.summary import CountTokens, matched_budgets, summarize, with_reference_tokens
 from cotpress.generation.backends import OpenBackend, Sampling, open_backend
-from cotpress.records import MIXED, ON_BASE, PREDICTIONS_FILE, Origin, Prediction, System, SystemResult, TrainingSet
+from cotpress.records import (
+    MASK_LOSS,
+    MIXED,
+    ON_BASE,
+    PREDICTIONS_FILE,
+    SOFT_WEIGHTS,
+    Origin,
+    Prediction,
+    System,
+    SystemResult,
+    TrainingSet,
+)
 from cotpress.report.results import StageRecord
 from cotpress.store.artifacts import Artifact, ArtifactStore, fingerprint
 from cotpress.store.source import without_code
@@ -37,6 +49,7 @@ class Examinee:
             `marker_ratio`; None if unknown.
         training_ratio: Kept fraction of all its training thinking, where that differs; None: `actual_ratio`.
         ratio_one: The same student at ratio 1, which its ActRatio is relative to; None without.
+        loss_share: Mean weight of the loss over its training thinking; None where all tokens have a loss.
     """
 
     system: System
@@ -46,6 +59,7 @@ class Examinee:
     actual_ratio: float | None = None
     training_ratio: float | None = None
     ratio_one: "Examinee | None" = None
+    loss_share: float | None = None
 
     @property
     def ratio(self) -> float:
@@ -72,10 +86,30 @@ def stage_record(label: str, artifact: Artifact, system: System | None = None) -
     )
 
 
-def student_system(config: TrainConfig) -> System:
-    """Return the system of the scorer's student; a student of mixed ratios differs from those of a single one."""
-    variant, ratio = (MIXED, None) if config.compression.mixed_ratios else ("", config.ratio)
-    return System(name=config.scorer.name, origin=Origin.scorer, variant=variant, ratio=ratio)
+def compressed_system(config: PipelineConfig) -> System:
+    """Return the system of the compressed traces and their student.
+
+    Students of mixed ratios, of weights of the loss, and of traces with a length of their own differ from those of
+    traces that were cut to a ratio.
+    """
+    compression = config.compression
+    variant, ratio = "", None if compression.has_own_length else config.ratio
+    if compression.mixed_ratios:
+        variant, ratio = MIXED, None
+    elif compression.mode is Mode.mask_loss:
+        variant = SOFT_WEIGHTS if compression.soft_weights else MASK_LOSS
+    return System(name=config.selector, origin=Origin.scorer, variant=variant, ratio=ratio)
+
+
+def change_of(kind: Baseline, config: TrainConfig | EvaluateConfig) -> Shortening | None:
+    """Return the change that a baseline without training makes; None if it is another one or makes none.
+
+    At ratio 0, of a student that does not think, an instruction to leave out all words and a budget of no tokens say
+    nothing, so these baselines have no row.
+    """
+    if config.ratio == 0 and kind in SHORTENED_TO_RATIO:
+        return None
+    return shortening(kind, config.ratio, config.evaluation.instructions)
 
 
 def shortened(change: Shortening, of: Examinee | None) -> Examinee:
@@ -212,5 +246,5 @@ def measure(
         if student is not None:
             num_rows = int(student.manifest["num_rows"])
             row = replace(row, num_training_rows=num_rows, training_set=_training_set(student))
-        rows.append(replace(row, identity=e.system))
+        rows.append(replace(row, identity=e.system, loss_share=e.loss_share))
     return rows, [p for _, own, _ in systems for p in answers[own.key]]

@@ -9,7 +9,7 @@ common, and a repeated command resumes where the last one stopped.
 import logging
 from pathlib import Path
 
-from cotpress.compression.stage import reached_ratio
+from cotpress.compression.stage import LOSS_SHARE, reached_ratio
 from cotpress.config import Stage, TrainConfig
 from cotpress.evaluation.summary import token_counter
 from cotpress.generation.backends import KeptBackend
@@ -20,7 +20,7 @@ from cotpress.store.artifacts import Artifact
 from cotpress.tasks.flow import Flow
 from cotpress.tasks.run_directory import finish, run_directory, tracked_job
 from cotpress.tasks.students import Students, Trained, examinees, keep_students, needs_original
-from cotpress.tasks.systems import examine, student_system
+from cotpress.tasks.systems import compressed_system, examine
 from cotpress.tracking import open_tracker, track_results
 from cotpress.training.config import Overlong
 
@@ -33,7 +33,7 @@ def train(config: TrainConfig, folder: Path) -> tuple[float | None, Path]:
     With `until` the run ends after that stage, without an accuracy.
     """
     run_dir = run_directory(config)
-    job = tracked_job(config, run_dir, folder, student_system(config).label)
+    job = tracked_job(config, run_dir, folder, compressed_system(config).label)
     with open_tracker(config.tracker, job) as tracker:
         flow = Flow(config, tracker)
         if not config.reaches(Stage.sft):
@@ -65,7 +65,7 @@ def train_students(config: TrainConfig, flow: Flow) -> Students:
     if needs_original(config):
         artifact = flow.student(ORIGINAL, flow.uncompressed(), [flow.compressed()] if common else [])
         original = Trained(system=ORIGINAL, artifact=artifact, reached={"": 1.0})
-    system, compressed = student_system(config), flow.compressed()
+    system, compressed = compressed_system(config), flow.compressed()
     if original is not None and not common:
         _tell_fewer_traces(config, flow, system.title, compressed)
     ratios = [None, *dict.fromkeys([*config.compression.mixed_ratios, 1.0])]
@@ -74,6 +74,7 @@ def train_students(config: TrainConfig, flow: Flow) -> Students:
         system=system,
         artifact=flow.student(system, compressed, [flow.uncompressed()] if common else []),
         reached={marker: kept for marker, kept in reached.items() if kept is not None},
+        loss_share=compressed.facts.get(LOSS_SHARE),
     )
     return Students(original=original, own=own)
 
@@ -101,14 +102,14 @@ def _end_early(config: TrainConfig, flow: Flow, run_dir: Path) -> tuple[None, Pa
 
 def artifacts_until(stage: Stage, config: TrainConfig, flow: Flow) -> list[Artifact]:
     """The artifacts of a stage before sft that a run needs; those that are missing are computed."""
-    scorer, made = config.scorer, [flow.data]
+    made = [flow.data]
     match stage:
         case Stage.data:
             made += [flow.labelled_traces] if config.needs_labels else []
         case Stage.distill:
             made = [flow.distilled] if config.needs_labels else []
         case Stage.reference:
-            reference = flow.reference if scorer.needs_reference else None
+            reference = flow.reference if config.needs_reference else None
             made = [] if reference is None else [reference]
         case Stage.score:
             made = [] if flow.selected_by is None else [flow.selected_by]

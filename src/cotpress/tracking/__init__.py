@@ -216,7 +216,7 @@ def result_metrics(row: SystemResult) -> dict[str, float]:
     names = (
         "target_ratio", "actual_ratio", "generated_ratio", "generated_thinking_ratio", "truncation_rate",
         "seconds_per_sample", "training_reduction", "inference_reduction", "loop_rate", "unclosed_rate",
-        "mean_thinking_tokens", "mean_answer_tokens",
+        "mean_thinking_tokens", "mean_answer_tokens", "loss_share",
     )  # fmt: skip
     values |= {name: getattr(row, name) for name in names}
     if row.num_samples > 1:

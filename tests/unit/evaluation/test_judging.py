@@ -25,13 +25,13 @@ def chat(store):
     return ChatFormat(load_tokenizer(MODEL, store), MODEL.chat)
 
 
-def _verdict(chat, text, reason="stop", problem=PROBLEM, thinks=True, **options):
+def _verdict(chat, text, reason="stop", problem=PROBLEM, thinks=True, ratio=0.5, **options):
     ids = chat.text_ids(text)
     answer = Answer(
         id=problem.id, sample=0, output=text, num_tokens=len(ids), num_thinking_tokens=chat.num_thinking_tokens(ids),
         retokenized=False, finish_reason=reason, latency_s=0.1,
     )  # fmt: skip
-    return prediction(problem, answer, chat, system="s", ratio=0.5, thinks=thinks, **options)
+    return prediction(problem, answer, chat, system="s", ratio=ratio, thinks=thinks, **options)
 
 
 def test_answer_in_the_response_counts(chat):
@@ -101,6 +101,12 @@ def without_tags(store):
 
 
 REMARK = "5 + 7 = 12\n\nThe final answer is $\\boxed{12}$.\n\nLet me know if you would like 3 more examples!"
+
+
+def test_student_of_ratio_zero_begins_no_thinking_without_tags(without_tags):
+    judged = _verdict(without_tags, "The answer is 12", ratio=0.0)
+    assert (judged.correct, judged.closed, judged.num_thinking_tokens) == (True, True, 0)
+    assert not _verdict(without_tags, "The answer is 12", ratio=0.5).closed
 
 
 @pytest.mark.parametrize("thinks", [False, True])

@@ -40,6 +40,22 @@ def test_table_notes_students_of_fewer_traces() -> None:
     ]
 
 
+def test_student_of_whole_traces_says_how_much_of_them_has_a_loss() -> None:
+    masked = replace(row("cts (mask_loss)", 0.5, 220), actual_ratio=1.0, loss_share=0.5)
+    table = table_of(row("Original", 1.0, 220), masked)
+    assert "trained on the whole thinking, with this share of the loss: cts (mask_loss) at 0.5: 50.0 %" in notes(table)
+    assert " 0.5/1.00/" in plain_table(table)
+    assert [line["loss_share"] for line in csv.DictReader(io.StringIO(csv_table(table)))] == ["", "0.5"]
+
+
+def test_student_of_first_solutions_was_asked_for_no_ratio() -> None:
+    system = System(name="first_solution", origin=Origin.scorer)
+    own = replace(row("first_solution", 1.0, 220), identity=system, actual_ratio=0.62, generated_ratio=1.2)
+    table = table_of(row("Original", 1.0, 220), own)
+    assert " own/0.62/1.20^" in plain_table(table)
+    assert "1 of 1 compressed students write LONGER (^): first_solution at own (x1.20)" in notes(table)
+
+
 def trained(system: str, ratio: float, number: int, **traces: Any) -> SystemResult:
     counts = {"num_traces": 200, "num_alone": number, "num_cut": 0, "max_tokens": 4096, "digest": str(number)}
     return replace(row(system, ratio, number), training_set=TrainingSet(**{**counts, **traces}))
