@@ -152,7 +152,7 @@ def essentials(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:
         "compression": plain(config.compression),
         "data": config.data.name,
         "reference": config.reference.origin,
-        "sft": plain(config.sft.tune),
+        "sft": {**plain(config.sft.tune), **({} if config.sft.question else {"question": False})},
     }
 
 
