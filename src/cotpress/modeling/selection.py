@@ -4,7 +4,7 @@ Groups: the tokens that hold the bytes of one character stay or go together (`se
 the mean score of its tokens and is held if one of them is. Most groups are a single token.
 
 Order: *held* groups come first and stay at every ratio. The others follow by falling score, equal scores in the order
-of the text. If every token has the mean score of its word or step, a cut divides at most one unit, whose beginning
+of the text. If every token has the mean score of its unit, a cut divides at most one unit, whose beginning
 stays.
 
 Cut: of `n` tokens the first `round(ratio * n)` of the order stay (Python's `round`: halves go to the even number), and
