@@ -4,6 +4,6 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=experiments/merged_student
 out=${OUT:-outputs/merged_student}
-python train.py model=smollm2 model.dtype=float32 scorer=random ratio=0.9 reference=none evaluation=students \
-  'evaluation.baselines=[]' benchmark.num_problems=100 sft.validation_problems=0 "output_root=$out" "$@"
+python train.py model=smollm2 model.dtype=float32 scorer=random ratio=0.9 compression.granularity=token \
+  reference=none evaluation=students 'evaluation.baselines=[]' benchmark.num_problems=100 sft.validation_problems=0 "output_root=$out" "$@"
 python -m experiments.merged_student.agreement $here/agreement.csv "$(echo "$out"/runs/random-0.9-*)" "$out/merged"

@@ -22,12 +22,13 @@ sweep() {  # NAME SETTING...: its table goes into this folder
   done
   cp "$out/multirun/$name/results.csv" "$here/$name-results.csv"  # every seed: loops, truncation, thinking
 }
-ratios=ratio=0.9,0.7,0.5
-sweep table scorer=random,tokenskip,llmlingua,cts,reference_likelihood,reference_walk $ratios
-sweep reference evaluation=students scorer=cts,llmlingua reference=lora,none $ratios
-sweep protection evaluation=students scorer=cts,random,tokenskip,llmlingua compression.protection=none,digits ratio=0.7,0.5
-sweep alignment evaluation=students scorer=cts compression.alignment=own,next $ratios
-sweep condition evaluation=students scorer=cts scorer.condition=answer,question,question_answer $ratios
+ratios=ratio=0.9,0.7,0.5 tokens=compression.granularity=token
+sweep table $tokens scorer=random,tokenskip,llmlingua,cts,reference_likelihood,reference_walk $ratios
+sweep reference $tokens evaluation=students scorer=cts,llmlingua reference=lora,none $ratios
+sweep protection $tokens evaluation=students scorer=cts,random,tokenskip,llmlingua compression.protection=none,digits \
+  ratio=0.7,0.5
+sweep alignment $tokens evaluation=students scorer=cts compression.alignment=own,next $ratios
+sweep condition $tokens evaluation=students scorer=cts scorer.condition=answer,question,question_answer $ratios
 sweep granularity evaluation=students scorer=tokenskip,reference_walk,reference_likelihood,cts,random \
   compression.granularity=token,step $ratios
 python -m experiments.mini_cts.plot

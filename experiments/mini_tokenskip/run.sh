@@ -7,7 +7,8 @@ here=experiments/mini_tokenskip
 out=${OUT:-outputs/mini_tokenskip}
 common=(
   "output_root=$out" seed=42,43 data@labelled=planted labelled.seed=1000003
-  scorer=tokenskip compression=mixed ratio=0.5 'evaluation.ratios=[1.0,0.9,0.8,0.7,0.6]' evaluation=students
+  scorer=tokenskip compression=mixed compression.granularity=token ratio=0.5 'evaluation.ratios=[1.0,0.9,0.8,0.7,0.6]'
+  evaluation=students
   benchmark.num_problems=200 hydra/launcher=joblib hydra.launcher.n_jobs=2 trainer=cpu trainer.num_threads=1
   model.dtype=float32
   "$@"

@@ -12,7 +12,7 @@ out=${OUT:-outputs/real_traces}
 common=(
   "output_root=$out" data=jsonl "data.path=$traces" data.limit=40 data.validation_fraction=0
   data@labelled=jsonl "labelled.path=$labelled" labelled.limit=30 distill=overlap ratio=0.9,0.7,0.5
-  model.dtype=float32 "${@:3}"
+  compression.granularity=token model.dtype=float32 "${@:3}"
 )
 python compress.py -m "${common[@]}" "output=$out/compressed" scorer=cts,llmlingua,reference_likelihood,tokenskip
 python compress.py -m "${common[@]}" "output=$out/compressed_by_base" scorer=cts,llmlingua,random reference=none

@@ -39,6 +39,7 @@ def job_overrides(job: Job) -> list[str]:
         f"data.path={job['traces']}",
         "data.validation_fraction=0",
         "reference=none",
+        "compression.granularity=token",
         *job.get("scorer", ["scorer=cts", "scorer.template=plain"]),
         f"scorer.dtype={job['dtype']}",
         "tracker=none",

@@ -108,6 +108,7 @@ def _measured(rows: Path, scorer: str, export: str) -> dict[str, Any]:
     place = rows.parent
     command = [
         sys.executable, str(ROOT / "compress.py"), "data=jsonl", f"data.path={rows}", f"scorer={scorer}", "ratio=0.5",
+        "compression.granularity=token",
         f"export={export}", f"output={place / 'export'}", f"output_root={place / 'outputs'}", "tracker=none",
     ]  # fmt: skip
     facts = machine("cpu", 1) | versions()

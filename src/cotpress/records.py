@@ -27,6 +27,7 @@ SCORES_FILE = "scores.parquet"  # ScoredTrace, of the stages score and decide
 REWRITTEN_FILE = "rewritten.parquet"  # RewrittenTrace, of the stage decide
 COMPRESSED_FILE = "compressed.parquet"  # CompressedTrace, of the stage compress
 RANKING_FILE = "ranking.parquet"  # RankedTrace, of the stage compress
+SHARES_FILE = "shares.parquet"  # SharedTrace, of the stage compress
 TRAIN_LOG_FILE = "train_log.csv"  # loss by optimizer step, of the stages that train
 VALIDATION_FILE = "validation_log.csv"  # metrics of validations by optimizer step, of students that were validated
 PREDICTIONS_FILE = "predictions.parquet"  # Prediction, of the stage evaluate and of run directories
@@ -43,6 +44,27 @@ class Unit(Enum):
     """A number, a word of letters, a LaTeX command or another single sign."""
     step = "step"
     """A sentence or a line."""
+    paragraph = "paragraph"
+    """The text up to a blank line."""
+    segment = "segment"
+    """Steps up to the next one that turns elsewhere: it opens with `Wait`, `Alternatively` or the like."""
+
+
+SEGMENT_STARTS = (
+    "Wait", "But wait", "No wait", "Oh wait", "Wait no", "Hold on", "Wait hold on", "Hmm", "Hmmm", "Oh", "Ah",
+    "Actually", "But actually", "However", "Alternatively", "An alternative", "Another way", "Another approach",
+    "Another thought", "Another idea", "Another angle", "On the other hand", "On second thought", "Going back",
+    "Let me check", "Let me double-check", "Let me verify", "Let me confirm", "Let me make sure", "Let me recheck",
+    "Let me reconsider", "Let me think again", "Let me start over", "Let me go back", "Let me try another",
+    "But let me", "Let's check", "Let's double-check", "Let's verify", "Let's try another", "But let's",
+    "Just to be sure", "Just to make sure", "Just to double-check", "But just to", "To double-check", "To verify",
+)  # fmt: skip
+"""Openings of segments, unless the configuration lists others (`compression.segment_starts`).
+
+They follow the words that others split at or suppress (Alternatively: arXiv 2501.18585; Wait, Hmm, However, Oh, Ah,
+Another, Check, Verify and others: NoWait, arXiv 2506.08343). `But`, `Maybe`, `Now` and `Let me` are left out: alone
+they open many steps that go on with the same thought.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cotpress.compression.config import Protection
+from cotpress.compression.config import Allocation, Protection
 from cotpress.data import planted
 from cotpress.records import CompressedTrace, Trace, Unit
 from cotpress.report.stage import report_collection, report_run
@@ -20,7 +20,10 @@ NASTY = (
     "a<b </script><script>document.title='owned'</script> &amp; \u2028 \u2029 🙂 \ud55c\uad6d\uc5b4 \u0627\u0644 "
     "<!-- x\n\nSo 3 > 2."
 )
-RULES = {"granularity": Unit.word, "protection": Protection.math, "max_consecutive_deletions": 5}
+RULES = {
+    "granularity": Unit.step, "protection": Protection.math, "max_consecutive_deletions": 5,
+    "allocation": Allocation.budget,
+}  # fmt: skip
 RATIOS = (1.0, 0.9, 0.7, 0.57, 0.5, 0.3)
 
 

@@ -157,7 +157,7 @@ def test_figure_is_drawn_from_the_committed_results(tmp_path: Path) -> None:
     [
         ("train.py", ["scorer=cts", "ratio=0.7"]),
         ("train.py", ["scorer=tokenskip", "compression=mixed", "ratio=0.5"]),
-        ("train.py", ["scorer=cts", "ratio=0.5", "compression.alignment=next"]),
+        ("train.py", ["scorer=cts", "ratio=0.5", "compression.granularity=token", "compression.alignment=next"]),
         ("train.py", ["scorer=cts", "ratio=0.5", "compression=llmlingua_compat"]),
     ],
 )

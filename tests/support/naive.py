@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from cotpress.modeling.segments import step_ranges, word_ranges
+from cotpress.modeling.segments import unit_ranges
 from cotpress.records import Unit
 from cotpress.scoring.config import Condition, Template
 
@@ -49,11 +49,11 @@ def entropies(model, tokenizer, template, condition, trace):
 
 
 def members(unit, text, offsets):
-    """Indices of the tokens of each word or step, in order; the last visible character decides."""
+    """Indices of the tokens of each unit, in order; the last visible character decides."""
     if unit is Unit.token:
         return [[i] for i in range(len(offsets))]
     found = []
-    for start, end in word_ranges(text) if unit is Unit.word else step_ranges(text):
+    for start, end in unit_ranges(unit, text):
         inside = []
         for i, (a, b) in enumerate(offsets.tolist()):
             visible = [c for c in range(a, b) if not text[c].isspace()] or [b - 1]
@@ -64,7 +64,7 @@ def members(unit, text, offsets):
 
 
 def pooled(unit, text, offsets, values):
-    """Replace each value by the mean of its word or step."""
+    """Replace each value by the mean of its unit."""
     result = np.full(len(values), np.nan)
     for inside in members(unit, text, offsets):
         for i in inside:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cotpress.errors import ConfigError, require
 from cotpress.modeling.word_weights import WordWeights
-from cotpress.records import Unit
+from cotpress.records import SEGMENT_STARTS, Unit
 from cotpress.settings import Count, Ratio, Rule
 
 
@@ -75,6 +75,17 @@ class Alignment(Enum):
     """The following token, and the last token always stays: the off-by-one of LLMLingua 0.2.2."""
 
 
+class Allocation(Enum):
+    """Division of the kept tokens among the traces."""
+
+    fixed = "fixed"
+    """Every trace is cut to the ratio."""
+    threshold = "threshold"
+    """One threshold on the scores of all traces, which keeps as many tokens of them together."""
+    budget = "budget"
+    """A trace of higher scores than the others keeps more, one of lower scores less, and all together as many."""
+
+
 class TrainedTokens(Enum):
     """Tokens of a shortened thinking that a student is trained on."""
 
@@ -121,11 +132,19 @@ class CompressionConfig:
     mixed_ratios: list[Ratio] = field(default_factory=list)
     """Empty: every trace is cut to `ratio`, without a control marker (CTS). Otherwise each trace draws one of these
     ratios, which a control marker in the prompt states; `ratio` is then requested at evaluation (TokenSkip)."""
-    granularity: Unit = Unit.token
+    allocation: Allocation = Allocation.fixed
+    """Division of the kept tokens among the traces. With `threshold` and `budget`, `ratio` holds for all traces
+    together, to the token, and each keeps one at least."""
+    granularity: Unit = Unit.word
     """Unit that is kept or dropped as one, ranked by the mean score of its tokens. The ratio is still met exactly: at
-    most one word or step of a trace is cut, and keeps its beginning. `protection`, `keep_strings` and
+    most one unit of a trace is cut, and keeps its beginning. `protection`, `keep_strings` and
     `max_consecutive_deletions` apply to tokens and may keep parts of any others. With every unit, the tokens of one
     character stay or go together: the nearest number of tokens that divides none is kept."""
+    segment_starts: list[Annotated[str, Rule(str.strip, "texts that are not blank")]] = field(
+        default_factory=lambda: [*SEGMENT_STARTS]
+    )
+    """Openings of a step that begin a segment, in any case, after any punctuation and only as whole words; in any
+    language. Only with `granularity=segment`."""
     alignment: Alignment = Alignment.own
     """Token whose score decides about a token."""
     protection: Protection = Protection.none
@@ -156,11 +175,24 @@ class CompressionConfig:
         self._check_mode(key)
         usual, used = CompressionConfig(selection=self.selection), _USED[self.selection] | _PARAMETERS
         for name in (f.name for f in fields(self)):
-            if name not in used and getattr(self, name) != getattr(usual, name):
+            value = getattr(self, name)
+            if name not in used and value != getattr(usual, name) and value is not _OF_CTS.get(name):
                 raise ConfigError(
                     f"{key}.{name} has no effect with {key}.selection={self.selection.value}: {_WHY[self.selection]}. "
                     f"Fix: {_FIX[self.selection]}, or leave {key}.{name} out"
                 )
+        if self.allocation is not Allocation.fixed and self.mixed_ratios:
+            raise ConfigError(
+                f"{key}.allocation: got '{self.allocation.value}', but with {key}.mixed_ratios a marker states the "
+                f"ratio of each trace, which would not keep it. Fix: {key}.allocation=fixed, or {key}.mixed_ratios=[]"
+            )
+        if self.granularity is Unit.segment:
+            require(f"{key}.segment_starts", self.segment_starts, bool(self.segment_starts), "at least one text")
+        elif self.segment_starts != usual.segment_starts:
+            raise ConfigError(
+                f"{key}.segment_starts has no effect with {key}.granularity={self.granularity.value}. "
+                f"Fix: {key}.granularity=segment, or leave {key}.segment_starts out"
+            )
         if self.selection is Selection.llmlingua_compat:
             allowed = "a whole number of at least 2"
             require(f"{key}.iterative_size", self.iterative_size, self.iterative_size >= 2, allowed)
@@ -232,9 +264,11 @@ _OF_SOLUTIONS = {"mode", "length", "statement", "tokens", "iterative_size", "wor
 """Settings that may be set with `mode=first_solution`."""
 _PARAMETERS = {"mode", "length", "soft_weights", "statement", "selection", "iterative_size", "word_weights", "tokens"}
 """Settings that may be set with every selection, as in a multirun over selections, though some have only one use."""
-_RULES = {"granularity", "alignment", "protection", "keep_strings", "max_consecutive_deletions"}
+_OF_CTS = {"granularity": Unit.token}
+"""Settings of the CTS paper, which may be set with every selection: its experiment and sweeps set them for all."""
+_RULES = {"granularity", "segment_starts", "alignment", "protection", "keep_strings", "max_consecutive_deletions"}
 _USED = {
-    Selection.exact: {"mixed_ratios", *_RULES},
+    Selection.exact: {"mixed_ratios", "allocation", *_RULES},
     Selection.llmlingua_compat: set[str](),
     Selection.llmlingua2_compat: {"mixed_ratios", "protection", "keep_strings", "drop_consecutive"},
 }

@@ -4,8 +4,8 @@ scorer's tokens --> alignment --> student's tokens --> granularity, protection, 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from cotpress.errors import ArtifactError
 from cotpress.modeling.alignment import pool, project_scores, tokenize_with_offsets
 from cotpress.modeling.segments import unit_ids
 from cotpress.modeling.selection import Ranking, rank_many
-from cotpress.records import RewrittenTrace, ScoredTrace, Trace, Unit
+from cotpress.records import SEGMENT_STARTS, RewrittenTrace, ScoredTrace, Trace, Unit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """Rules for the order of deletion, part of an artifact's identity; `keep_strings` are sorted and distinct."""
+    """Rules for the order of deletion, part of an artifact's identity; texts are sorted and distinct."""
 
     granularity: Unit = Unit.token
+    segment_starts: tuple[str, ...] = tuple(sorted(SEGMENT_STARTS))
     alignment: Alignment = Alignment.own
     protection: Protection = Protection.none
     keep_strings: tuple[str, ...] = ()
@@ -37,11 +38,18 @@ class Rules:
         """Return the rules of a configuration."""
         return cls(
             granularity=config.granularity,
+            segment_starts=tuple(sorted(set(config.segment_starts))),
             alignment=config.alignment,
             protection=config.protection,
             keep_strings=tuple(sorted({unescaped(text) for text in config.keep_strings})),
             max_consecutive_deletions=config.max_consecutive_deletions,
         )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The rules by name, without the openings of segments where no segment is cut."""
+        cuts_segments = self.granularity is Unit.segment
+        return {f.name: getattr(self, f.name) for f in fields(self) if cuts_segments or f.name != "segment_starts"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +69,7 @@ class TokenizedTrace:
 def rank_traces(rules: Rules, traces: Sequence[TokenizedTrace]) -> Ranking:
     """Rank the tokens of some traces, each as if it were alone."""
     return rank_many(
-        np.concatenate([_unit_scores(rules, t) for t in traces]),
+        np.concatenate([unit_scores(rules, t) for t in traces]),
         np.concatenate([t.offsets for t in traces]),
         np.array([len(t.ids) for t in traces], dtype=np.int64),
         np.concatenate([_protected(rules, t) for t in traces]),
@@ -117,11 +125,11 @@ def student_scores(
     return scores
 
 
-def _unit_scores(rules: Rules, tokens: TokenizedTrace) -> NDArray[np.float32]:
-    """Return every token's score or the mean of its word or step, which makes whole units neighbours in the order."""
+def unit_scores(rules: Rules, tokens: TokenizedTrace) -> NDArray[np.float32]:
+    """Return every token's score or the mean of its unit, which makes whole units neighbours in the order."""
     if rules.granularity is Unit.token:
         return tokens.scores
-    return pool(tokens.scores, unit_ids(rules.granularity, tokens.trace.thinking, tokens.offsets))
+    return pool(tokens.scores, unit_ids(rules.granularity, tokens.trace.thinking, tokens.offsets, rules.segment_starts))
 
 
 def _protected(rules: Rules, tokens: TokenizedTrace) -> NDArray[np.bool_]:

@@ -4,7 +4,7 @@ import itertools
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cotpress.answers import Extractor, package_versions
-from cotpress.compression.config import Alignment, CompressionConfig, Mode, Selection, Statement, TrainedTokens
+from cotpress.compression.allocation import SurveyedTrace, allocate, survey
+from cotpress.compression.config import (
+    Alignment,
+    Allocation,
+    CompressionConfig,
+    Mode,
+    Selection,
+    Statement,
+    TrainedTokens,
+)
 from cotpress.compression.first_solution import first_solution
 from cotpress.compression.ranking import Rules, TokenizedTrace, rank_traces, student_scores, student_tokens
 from cotpress.devices.config import Shard
@@ -22,13 +31,14 @@ from cotpress.errors import ConfigError, DataError
 from cotpress.modeling.alignment import decoded_text, pool, retokenized, tokenize_with_offsets
 from cotpress.modeling.loading import tokenizer_fingerprint
 from cotpress.modeling.segments import character_groups, unit_ids
-from cotpress.modeling.selection import RankedTrace, draw_ratio, num_to_keep, rank_weights
+from cotpress.modeling.selection import PERCENTS, RankedTrace, SharedTrace, draw_ratio, num_to_keep, rank_weights
 from cotpress.progress import Progress
 from cotpress.records import (
     COMPRESSED_FILE,
     RANKING_FILE,
     REWRITTEN_FILE,
     SCORES_FILE,
+    SHARES_FILE,
     TRACES_FILE,
     CompressedTrace,
     RewrittenTrace,
@@ -36,7 +46,7 @@ from cotpress.records import (
     Trace,
     Unit,
 )
-from cotpress.store.artifacts import SCRATCH, Artifact, ArtifactStore, Summary
+from cotpress.store.artifacts import SCRATCH, Artifact, ArtifactStore, Summary, plain
 from cotpress.store.parts import (
     TRAIN,
     Chunk,
@@ -64,6 +74,7 @@ LOSS_SHARE = "loss_share"  # fact of `mode=mask_loss`: mean weight of the loss o
 NUM_UNSTATED = "num_unstated"  # fact of `mode=first_solution`: traces that never state the right answer, and stay whole
 BY_MARKER = "actual_ratio_by_marker"  # fact of mixed ratios: the reached ratio by the drawn one, as Python writes it
 NO_SCORE = "no score"  # reason for a trace that the score stage neither scored nor refused
+SURVEY = "survey"  # folder of the scratch with the scores of all traces in the order of deletion
 NO_TOKENS = "no tokens"  # reason for a trace whose thinking has no token of the student
 USUAL_SHARE = 0.95  # share of the traces below which the log contains a warning
 TRACES_RANKED = 1000  # number of first traces whose order of deletion is stored for reports
@@ -87,7 +98,8 @@ def compress(
     """Compress the training traces: an artifact with `compressed.parquet` (`CompressedTrace`).
 
     Where scores decide, `ranking.parquet` (`RankedTrace`) holds the order of deletion of the first `TRACES_RANKED`
-    traces, and so their compression at every ratio.
+    traces, and so their compression at every ratio; for an allocation other than `fixed` with `shares.parquet`
+    (`SharedTrace`), their numbers of kept tokens.
 
     The ratio is counted in the student's tokens; mixed ratios, of which each trace draws one by `seed`, take its place.
     No scores keep everything (the system Original); so does a single ratio of 1, which is therefore the same artifact
@@ -143,13 +155,15 @@ def compress_shard(
 ) -> bool:
     """Compute the parts of one shard of `compress`, beside jobs that compute others; True if none is missing any more.
 
-    The scores of its chunks are there, those of other shards need not be. Arguments and errors as `compress`.
+    The scores of its chunks are there, those of other shards need not be. An allocation other than `fixed` depends on
+    all scores: the parts are then those of the survey, and `compress` cuts the traces once there are all of them.
+    Arguments and errors as `compress`.
     """
     work = _work(config, ratio, seed, traces, scores, tokenizer, tokenizer_key, store, extractor)
     with store.sharing(STAGE, work.identity, f"{shard.number}-of-{shard.total}") as workdir:
         if workdir is None:
             return True
-        parts, chunks = work.fill(workdir, shard)
+        parts, chunks = (work.fill if work.allocation is Allocation.fixed else work.survey)(workdir, shard)
         left = sum(not parts.path(chunk).exists() for chunk in chunks)
     missing = f"{left} of {len(chunks)} chunks are still missing" if left else "it was the last"
     log.info("compress: shard %s is done; %s", shard, missing)
@@ -176,8 +190,11 @@ def _work(
             f"ratio: got {ratio:g} but no scores; without a scorer only 1.0 (keep everything) is possible"
         )
     loss = config.mode is Mode.mask_loss and scores is not None and ratio < 1
+    tokens, allocation = config.tokens, config.allocation
     if loss or (found_by is None and (scores is None or (ratio >= 1 and not config.mixed_ratios))):
         tokens = TrainedTokens.splice  # nothing is cut
+    if scores is None or ratio <= 0 or (ratio >= 1 and not config.mixed_ratios):
+        allocation = Allocation.fixed  # all traces keep all of their tokens, or none
     if scores is None or (ratio >= 1 and not config.mixed_ratios):
         scores, plan = None, _Plan(ratios=(1.0,), mixed=False, rules=Rules(), seed=0)
     elif config.mixed_ratios:
@@ -186,8 +203,9 @@ def _work(
     else:
         plan = _Plan(ratios=(ratio,), mixed=False, rules=Rules.of(config), seed=0, selection=config.selection)
     return _Work(
-        plan=plan, tokens=tokens, traces=traces, scores=scores, tokenizer=tokenizer, tokenizer_key=tokenizer_key,
-        store=store, loss=_Loss(soft=config.soft_weights) if loss else None, found_by=found_by,
+        plan=plan, allocation=allocation, tokens=tokens, traces=traces, scores=scores, tokenizer=tokenizer,
+        tokenizer_key=tokenizer_key, store=store, loss=_Loss(soft=config.soft_weights) if loss else None,
+        found_by=found_by,
     )  # fmt: skip
 
 
@@ -226,6 +244,7 @@ class _Work:
     """Rows of one artifact, and all that determines them."""
 
     plan: _Plan
+    allocation: Allocation
     tokens: TrainedTokens
     traces: Artifact
     scores: RowSource | None
@@ -237,47 +256,85 @@ class _Work:
 
     @property
     def identity(self) -> Identity:
-        """Everything that determines the rows."""
-        settings = {
+        """Everything that determines the rows; settings that came later stand in it where they change some."""
+        settings: dict[str, Any] = {
             "traces": self.traces.key,
             "scores": None if self.scores is None else self.scores.key,
             "tokenizer": self.tokenizer_key,
-            "plan": self.plan,
+            "plan": {**plain(self.plan), "rules": self.plan.rules.identity},
         }
-        other: dict[str, Any] = {} if self.tokens is TrainedTokens.splice else {"tokens": self.tokens}
         roots: list[Root] = [compress]
+        if self.tokens is not TrainedTokens.splice:
+            settings["tokens"] = self.tokens
+        if self.allocation is not Allocation.fixed:
+            settings["allocation"] = self.allocation
         if self.loss is not None:
-            other["loss"] = self.loss
+            settings["loss"] = self.loss
         if self.found_by is not None:
-            other["first_solution"] = {"found_by": self.found_by, "packages": package_versions()}
+            settings["first_solution"] = {"found_by": self.found_by, "packages": package_versions()}
             roots.append(first_solution)
-        return identified(settings | other, *roots)
+        return identified(settings, *roots)
 
     def fill(self, workdir: Path, shard: Shard = Shard(1, 1)) -> tuple[Parts, list[Chunk]]:  # noqa: B008
         """Write the missing parts of one shard; returns the parts and all chunks."""
+        shares: list[NDArray[np.int64]] | None = None
         traces = self.traces.file(TRACES_FILE)
         parts, chunks = Parts(traces, workdir / SCRATCH, CompressedTrace), plan_chunks(traces)
-        own = chunks[shard.number - 1 :: shard.total]
-        missing = parts.missing(own)
-        if missing:
-            parts.folder.mkdir(parents=True, exist_ok=True)
-            total, todo = (sum(chunk.num_characters for chunk in some) for some in (own, missing))
-            label = f"shard {shard} compress" if shard.total > 1 else "compress"
-            with Progress(label, total, "characters", done=total - todo) as progress:
-                for chunk, dropped, tokens in self._tokenized(missing, f"{shard.number}-of-{shard.total}"):
-                    rows = [self._with_tokens(row) for row in self._compressed(tokens)] if tokens else []
-                    num_tokens = sum(row.num_tokens for row in rows)
-                    parts.write(chunk, rows, Tally(chunk.num_traces, num_tokens, dropped=dropped))
-                    progress.advance(chunk.num_characters)
+        missing = parts.missing(chunks[shard.number - 1 :: shard.total])
+        if missing and self.allocation is not Allocation.fixed:
+            shares = self._shares(workdir, self.plan.ratios)
+
+        def cut(chunk: Chunk, tokens: list[TokenizedTrace]) -> list[CompressedTrace]:
+            own = None if shares is None else shares[chunk.number][0]
+            return [self._with_tokens(row) for row in self._compressed(tokens, own)]
+
+        self._write(parts, chunks, shard, "compress", cut)
         return parts, chunks
 
-    def _compressed(self, tokens: Sequence[TokenizedTrace]) -> list[CompressedTrace]:
-        """Compress traces; one row per trace, with the tokens of the whole thinking."""
+    def _compressed(self, tokens: Sequence[TokenizedTrace], shares: NDArray[np.int64] | None) -> list[CompressedTrace]:
+        """Compress traces; one row per trace, with the tokens of the whole thinking.
+
+        `shares`, int64 `[traces]`, are their numbers of kept tokens; None follows the ratio.
+        """
         if self.found_by is not None:
             return [_ended(self.tokenizer, self.found_by, t) for t in tokens]
         if self.loss is not None:
-            return _weighted(self.tokenizer, self.plan, self.loss, tokens)
-        return _cut(self.tokenizer, self.plan, tokens)
+            return _weighted(self.tokenizer, self.plan, self.loss, tokens, shares)
+        return _cut(self.tokenizer, self.plan, tokens, shares)
+
+    def survey(self, workdir: Path, shard: Shard = Shard(1, 1)) -> tuple[Parts, list[Chunk]]:  # noqa: B008
+        """Write the missing parts of one shard of the survey, which shares are counted from; as `fill`."""
+        traces = self.traces.file(TRACES_FILE)
+        parts, chunks = Parts(traces, workdir / SCRATCH / SURVEY, SurveyedTrace), plan_chunks(traces)
+        self._write(parts, chunks, shard, "survey", lambda chunk, tokens: survey(self.plan.rules, tokens))
+        return parts, chunks
+
+    def _shares(self, workdir: Path, ratios: Sequence[float], limit: int | None = None) -> list[NDArray[np.int64]]:
+        """Return how many tokens each trace keeps; as `allocate`."""
+        parts, chunks = self.survey(workdir)
+        return allocate(self.allocation, ratios, lambda: parts.rows(chunks), limit)
+
+    def _write(
+        self,
+        parts: Parts,
+        chunks: Sequence[Chunk],
+        shard: Shard,
+        label: str,
+        make: Callable[[Chunk, list[TokenizedTrace]], list[Any]],
+    ) -> None:
+        """Write the missing parts of one shard, the rows of which `make` computes from the traces of a chunk."""
+        own = chunks[shard.number - 1 :: shard.total]
+        if not (missing := parts.missing(own)):
+            return
+        parts.folder.mkdir(parents=True, exist_ok=True)
+        total, todo = (sum(chunk.num_characters for chunk in some) for some in (own, missing))
+        label = f"shard {shard} {label}" if shard.total > 1 else label
+        with Progress(label, total, "characters", done=total - todo) as progress:
+            for chunk, dropped, tokens in self._tokenized(missing, f"{shard.number}-of-{shard.total}"):
+                rows = make(chunk, tokens) if tokens else []
+                num_tokens = sum(len(t.ids) for t in tokens)
+                parts.write(chunk, rows, Tally(chunk.num_traces, num_tokens, dropped=dropped))
+                progress.advance(chunk.num_characters)
 
     def join(self, parts: Parts, chunks: Sequence[Chunk], folder: Path, refused: Mapping[str, int]) -> Summary:
         """Merge all parts into the files of the artifact; `refused` are traces without a score, by reason."""
@@ -293,6 +350,11 @@ class _Work:
             )
         if self.scores is not None and (orders := self._ranked(chunks)):
             write_records(folder / RANKING_FILE, orders, RankedTrace)
+            if self.allocation is not Allocation.fixed:
+                shares = self._shares(folder, [percent / 100 for percent in PERCENTS], len(orders))
+                columns = np.concatenate(shares, axis=1, dtype=np.int32).T
+                shared = [SharedTrace(id=o.id, num_kept=kept) for o, kept in zip(orders, columns, strict=True)]
+                write_records(folder / SHARES_FILE, shared, SharedTrace)
         facts = sums.facts()
         if self.tokens is not TrainedTokens.splice:
             facts["num_training_tokens"] = sums.num_training_tokens
@@ -416,31 +478,40 @@ class _Sums:
         }
 
 
-def _cut(tokenizer: "PreTrainedTokenizerBase", plan: _Plan, chunk: Sequence[TokenizedTrace]) -> list[CompressedTrace]:
-    """Cut traces to their ratios; one row per trace."""
+def _cut(
+    tokenizer: "PreTrainedTokenizerBase",
+    plan: _Plan,
+    chunk: Sequence[TokenizedTrace],
+    shares: NDArray[np.int64] | None = None,
+) -> list[CompressedTrace]:
+    """Cut traces to their ratios, or to `shares`, numbers of tokens; one row per trace."""
     match plan.selection:
         case Selection.llmlingua_compat:
-            shares = [pool(t.scores, character_groups(t.offsets)) for t in chunk]
+            decided = [pool(t.scores, character_groups(t.offsets)) for t in chunk]
             return [
-                _row(tokenizer, t, plan.ratios[0], share >= DECIDED_TO_KEEP)
-                for t, share in zip(chunk, shares, strict=True)
+                _row(tokenizer, t, plan.ratios[0], kept >= DECIDED_TO_KEEP)
+                for t, kept in zip(chunk, decided, strict=True)
             ]
         case Selection.llmlingua2_compat:
             rows = [_rewritten_row(tokenizer, t) for t in chunk]
             return [replace(row, marker_ratio=row.target_ratio if plan.mixed else None) for row in rows]
         case Selection.exact:
-            return _cut_exactly(tokenizer, plan, chunk)
+            return _cut_exactly(tokenizer, plan, chunk, shares)
 
 
 def _cut_exactly(
-    tokenizer: "PreTrainedTokenizerBase", plan: _Plan, chunk: Sequence[TokenizedTrace]
+    tokenizer: "PreTrainedTokenizerBase",
+    plan: _Plan,
+    chunk: Sequence[TokenizedTrace],
+    shares: NDArray[np.int64] | None,
 ) -> list[CompressedTrace]:
     ranking = rank_traces(plan.rules, chunk)
     ratios = np.array([plan.draw(t.trace.id) for t in chunk], dtype=np.float64)
+    kept = ranking.cut(ratios) if shares is None else ranking.cut_to(shares)
     bounds = np.cumsum(ranking.lengths)[:-1]
     rows = []
     for t, ratio, keep, held in zip(
-        chunk, ratios.tolist(), np.split(ranking.cut(ratios), bounds), np.split(ranking.held, bounds), strict=True
+        chunk, ratios.tolist(), np.split(kept, bounds), np.split(ranking.held, bounds), strict=True
     ):
         exceeded = int(held.sum()) > num_to_keep(len(t.ids), ratio)
         row = _row(tokenizer, t, ratio, keep)
@@ -449,17 +520,22 @@ def _cut_exactly(
 
 
 def _weighted(
-    tokenizer: "PreTrainedTokenizerBase", plan: _Plan, loss: _Loss, chunk: Sequence[TokenizedTrace]
+    tokenizer: "PreTrainedTokenizerBase",
+    plan: _Plan,
+    loss: _Loss,
+    chunk: Sequence[TokenizedTrace],
+    shares: NDArray[np.int64] | None,
 ) -> list[CompressedTrace]:
-    """Return the whole traces with weights of the loss, whose mean is the ratio; one row per trace."""
+    """Return the whole traces with weights of the loss, whose mean is the ratio or that of the shares."""
     if loss.soft:
         ranking = rank_traces(plan.rules, chunk)
         bounds = np.cumsum(ranking.lengths)[:-1]
         soft = [np.split(values, bounds) for values in (ranking.places, ranking.held)]
-        weights = [rank_weights(places, held, plan.ratios[0]) for places, held in zip(*soft, strict=True)]
-        exceeded = [int(held.sum()) > num_to_keep(len(held), plan.ratios[0]) for held in soft[1]]
+        means = [plan.ratios[0]] * len(chunk) if shares is None else (shares / ranking.lengths).tolist()
+        weights = [rank_weights(places, held, mean) for places, held, mean in zip(*soft, means, strict=True)]
+        exceeded = [int(held.sum()) > num_to_keep(len(held), mean) for held, mean in zip(soft[1], means, strict=True)]
     else:
-        cut = _cut(tokenizer, plan, chunk)
+        cut = _cut(tokenizer, plan, chunk, shares)
         weights = [row.keep_mask.astype(np.float32) for row in cut]
         exceeded = [row.protection_exceeded for row in cut]
     rows = []

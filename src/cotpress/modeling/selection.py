@@ -4,7 +4,7 @@ Groups: the tokens that hold the bytes of one character stay or go together (`se
 the mean score of its tokens and is held if one of them is. Most groups are a single token.
 
 Order: *held* groups come first and stay at every ratio. The others follow by falling score, equal scores in the order
-of the text. If every token has the mean score of its word or step, a cut divides at most one unit, whose beginning
+of the text. If every token has the mean score of its unit, a cut divides at most one unit, whose beginning
 stays.
 
 Cut: of `n` tokens the first `round(ratio * n)` of the order stay (Python's `round`: halves go to the even number), and
@@ -33,6 +33,11 @@ def num_to_keep(num_tokens: int, ratio: float) -> int:
     return min(round(ratio * num_tokens), num_tokens)
 
 
+def nums_to_keep(nums_tokens: NDArray[np.int64], ratio: float | NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return `num_to_keep` of many texts, int64 `[n]`."""
+    return np.minimum(np.rint(ratio * nums_tokens), nums_tokens).astype(np.int64)
+
+
 def draw_ratio(ratios: Sequence[float], seed: int, trace_id: str) -> float:
     """Draw the ratio of one trace, uniformly over `ratios` and independently of other traces."""
     digest = hashlib.sha256(f"{seed}:{trace_id}".encode()).digest()
@@ -54,6 +59,18 @@ class RankedTrace:
         return self.places < max(num_to_keep(len(self.places), ratio), self.num_held)
 
 
+PERCENTS = tuple(range(30, 101))
+"""Kept percentages of the slider on a page."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedTrace:
+    """Numbers of tokens that a trace keeps where traces share those of a ratio (`compression.allocation`)."""
+
+    id: str
+    num_kept: NDArray[np.int32]  # `[len(PERCENTS)]`, where the ratio is so many percent
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Ranking:
     """Order of deletion of several texts, concatenated in flat arrays.
@@ -73,9 +90,11 @@ class Ranking:
         """Return the keep mask at one ratio in [0, 1] per text, bool `[sum(lengths)]`."""
         assert ratios.shape == self.lengths.shape
         assert ((ratios >= 0) & (ratios <= 1)).all(), "ratios must lie in [0, 1]"
-        pairs = zip(self.lengths.tolist(), ratios.tolist(), strict=True)
-        budgets = np.array([num_to_keep(n, ratio) for n, ratio in pairs], dtype=np.int64)
-        return np.asarray((self.places < np.repeat(budgets, self.lengths)) | self.held)
+        return self.cut_to(nums_to_keep(self.lengths, ratios))
+
+    def cut_to(self, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return the keep mask at one number of kept tokens per text, bool `[sum(lengths)]`."""
+        return np.asarray((self.places < np.repeat(numbers, self.lengths)) | self.held)
 
 
 def rank_weights(places: NDArray[np.int64], held: NDArray[np.bool_], ratio: float) -> NDArray[np.float32]:

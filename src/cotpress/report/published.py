@@ -19,7 +19,7 @@ COUNTS = {"tokenskip": "mean_cot_tokens", "cts": "mean_reference_tokens"}
 """Field of `SystemResult` that counts as a paper does, by protocol: TokenSkip the tokens before the line with the
 answer in the student's tokenizer, CTS all tokens in that of Qwen2.5-7B."""
 _PROTOCOL = "benchmark.protocol"
-_AS_PRINTED = {("condition", "answer"), ("granularity", "token"), ("protection", "none")}
+_AS_PRINTED = {("condition", "answer"), ("granularity", "token"), ("protection", "none"), ("allocation", "fixed")}
 """Settings of the papers' tables, `token` also for TokenSkip, whose release deletes words; a row that another setting
 distinguishes has no counterpart."""
 

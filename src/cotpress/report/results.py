@@ -18,6 +18,7 @@ from cotpress.records import (
     MIXED,
     RANKING_FILE,
     RESULTS_FILE,
+    SHARES_FILE,
     STUDENTS_FILE,
     TRACES_FILE,
     TRAIN_LOG_FILE,
@@ -197,7 +198,7 @@ def output_root_of_run(run_dir: Path, key: str) -> Path | None:
     return next((folder for folder in folders if (folder / "artifacts" / checked_key(key)).is_dir()), None)
 
 
-_READ_FILES = (TRACES_FILE, RANKING_FILE, TRAIN_LOG_FILE)
+_READ_FILES = (TRACES_FILE, RANKING_FILE, SHARES_FILE, TRAIN_LOG_FILE)
 """Files of artifacts that pages read, and whose checksums are therefore verified; weights beside them are not."""
 
 

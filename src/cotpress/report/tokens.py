@@ -10,21 +10,22 @@ import itertools
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cotpress.compression.config import CompressionConfig
 from cotpress.errors import ArtifactError
 from cotpress.modeling.segments import owners
-from cotpress.modeling.selection import RankedTrace, num_to_keep
-from cotpress.records import RANKING_FILE, TRACES_FILE, Origin, Span, Trace
+from cotpress.modeling.selection import PERCENTS, RankedTrace, SharedTrace, num_to_keep
+from cotpress.records import RANKING_FILE, SEGMENT_STARTS, SHARES_FILE, TRACES_FILE, Origin, Span, Trace
 from cotpress.report.figure import SOFT, Picture, style
 from cotpress.report.results import Run, Sources, StageRecord
 from cotpress.report.token_kinds import TokenKind, token_kinds
-from cotpress.store.artifacts import Artifact
+from cotpress.store.artifacts import Artifact, plain
 from cotpress.store.tables import read_records, training_traces
 
 if TYPE_CHECKING:
@@ -33,16 +34,27 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DEFAULT_TRACES = 200
-_USUAL_RULES = {"granularity": "token", "alignment": "own", "protection": "none"}
+_USUAL_RULES = plain(CompressionConfig()) | {"segment_starts": sorted(SEGMENT_STARTS)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranker:
-    """Order of deletion by trace, of a scorer and the rules of its selection, and the ratios at which runs used it."""
+    """Order of deletion by trace, of a scorer and the rules of its selection, and the ratios at which runs used it.
+
+    `shares` are there if the traces share the tokens that a ratio keeps: numbers of kept tokens by trace.
+    """
 
     label: str
     ratios: tuple[float, ...]
     rows: dict[str, RankedTrace]
+    shares: dict[str, NDArray[np.int32]] = field(default_factory=dict)
+
+    def kept(self, row: RankedTrace) -> NDArray[np.int32]:
+        """Return the place below which the tokens of a trace stay, at each of `PERCENTS`, int32 `[len(PERCENTS)]`."""
+        if self.shares:
+            return self.shares[row.id]
+        numbers = [max(num_to_keep(len(row.places), percent / 100), row.num_held) for percent in PERCENTS]
+        return np.array(numbers, dtype=np.int32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +108,9 @@ def viewed(runs: Sequence[Run], sources: Sources, limit: int = DEFAULT_TRACES) -
                 continue
             identity = source.identity
             group = groups.setdefault((identity["traces"], identity["tokenizer"]), {})
-            # The same scores and rules at another ratio are the same order.
-            order = json.dumps([identity["scores"], identity["plan"]["rules"]], sort_keys=True)
+            # The same scores, rules and allocation at another ratio are the same order.
+            parts = [identity["scores"], identity["plan"]["rules"], identity.get("allocation")]
+            order = json.dumps(parts, sort_keys=True)
             group.setdefault(order, []).append(source)
         if not groups and not missing:
             missing["none of the runs has compressed any traces"] = None
@@ -127,9 +140,10 @@ def _find(run: Run, record: StageRecord, sources: Sources) -> _Source | str:
     traces = sources.find(run.path, identity["traces"])
     if traces is None:
         return f"artifact {identity['traces']} is not on disk any more"
+    rules = identity["plan"]["rules"] | {name: identity[name] for name in ("allocation",) if name in identity}
     unusual = [
         f"{name}={value if isinstance(value, str | int) else 'set'}"
-        for name, value in identity["plan"]["rules"].items()
+        for name, value in rules.items()
         if value and value != _USUAL_RULES.get(name)
     ]
     label = ", ".join([record.system.label if record.system else record.label, *unusual])
@@ -142,9 +156,12 @@ def _data(orders: Sequence[Sequence[_Source]], limit: int) -> ViewedData:
     rankers = []
     for i, (label, members) in enumerate(zip(labels, orders, strict=True)):
         number = f" #{labels[: i + 1].count(label)}" if labels.count(label) > 1 else ""
-        rows = {r.id: r for r in read_records(members[0].compressed.file(RANKING_FILE), RankedTrace)}
+        made, shares = members[0].compressed, {}
+        rows = {r.id: r for r in read_records(made.file(RANKING_FILE), RankedTrace)}
+        if SHARES_FILE in made.manifest["files"]:
+            shares = {r.id: r.num_kept for r in read_records(made.file(SHARES_FILE), SharedTrace)}
         ratios = sorted({ratio for member in members for ratio in member.identity["plan"]["ratios"]})
-        rankers.append(Ranker(label=label + number, ratios=tuple(ratios), rows=rows))
+        rankers.append(Ranker(label=label + number, ratios=tuple(ratios), rows=rows, shares=shares))
     first, results = orders[0][0], orders[0][0].run.results
     train = training_traces(first.traces.file(TRACES_FILE))
     return ViewedData(
@@ -166,7 +183,8 @@ def encoded(data: ViewedData) -> dict[str, Any]:
 
     A trace has `lengths` (UTF-16 units that each token adds to the text, as LEB128), `kinds` and `labels` (a byte per
     token), and per ranker `places` (little-endian uint16, uint32 from 65,536 tokens on), `scores` (uint16 between the
-    trace's lowest and highest score) and `held`.
+    trace's lowest and highest score), `held` and, where traces share the kept tokens, `kept` (little-endian uint32, a
+    number for each of `PERCENTS`).
     """
     names: dict[tuple[str, bool], int] = {}
     return {
@@ -194,11 +212,11 @@ def _encoded_trace(trace: Trace, data: ViewedData, names: dict[tuple[str, bool],
         "lengths": _base64(_leb128(_utf16_lengths(trace.thinking, offsets))),
         "kinds": _base64(data.kinds[trace.id].tobytes()),
         "labels": _base64(labels),
-        "ranks": [_encoded_rank(r.rows.get(trace.id)) for r in data.rankers],
+        "ranks": [_encoded_rank(r, r.rows.get(trace.id)) for r in data.rankers],
     }
 
 
-def _encoded_rank(row: RankedTrace | None) -> dict[str, Any] | None:
+def _encoded_rank(ranker: Ranker, row: RankedTrace | None) -> dict[str, Any] | None:
     if row is None:
         return None
     low, high = float(row.scores.min()), float(row.scores.max())
@@ -210,6 +228,7 @@ def _encoded_rank(row: RankedTrace | None) -> dict[str, Any] | None:
         "high": high,
         "places": _base64(row.places.astype(width).tobytes()),
         "scores": _base64(steps.astype("<u2").tobytes()),
+        **({"kept": _base64(ranker.kept(row).astype("<u4").tobytes())} if ranker.shares else {}),
     }
 
 
@@ -232,10 +251,6 @@ def _leb128(values: Iterable[int]) -> bytes:
 
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
-
-
-PERCENTS = tuple(range(30, 101))
-"""Kept percentages of the page's slider."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,8 +309,7 @@ def _counted(
     first_kept = np.zeros((len(data.rankers), len(names), len(PERCENTS) + 1), dtype=np.int64)
     for counts, ranker in zip(first_kept, data.rankers, strict=True):
         for row in (ranker.rows[t.id] for t in data.traces if t.id in ranker.rows):
-            cuts = [max(num_to_keep(len(row.places), percent / 100), row.num_held) for percent in PERCENTS]
-            kinds = codes[row.id]
+            kinds, cuts = codes[row.id], ranker.kept(row)
             np.add.at(counts, (kinds[kinds >= 0], np.searchsorted(cuts, row.places, side="right")[kinds >= 0]), 1)
     there = np.asarray(first_kept.any(axis=(0, 2)))
     first_kept = first_kept[:, there]

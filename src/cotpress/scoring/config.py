@@ -105,4 +105,4 @@ class TokenReadingConfig(ReadingConfig):
     """Common to those of them that score every token by itself."""
 
     pooling: Unit = Unit.token
-    """Give each token the mean over its word or step."""
+    """Give each token the mean over its unit; segments are those of the default openings."""

@@ -236,7 +236,8 @@ def test_rules_of_a_configuration_resolve_escapes_and_ignore_order() -> None:
     config = CompressionConfig(keep_strings=["b", r"\n", "a", r"\neq", r"\n\t", "b"])
     assert Rules.of(config).keep_strings == ("\n", "\n\t", r"\neq", "a", "b")
     assert Rules.of(CompressionConfig(keep_strings=["\n"])) == Rules.of(CompressionConfig(keep_strings=[r"\n"]))
-    assert Rules.of(CompressionConfig()) == Rules()
+    assert Rules.of(CompressionConfig(granularity=Unit.token)) == Rules()
+    assert Rules.of(CompressionConfig()) == Rules(granularity=Unit.word), "the default"
 
 
 @pytest.mark.parametrize("granularity", Unit)

@@ -9,12 +9,22 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from cotpress.compression import stage
-from cotpress.compression.config import Alignment, CompressionConfig, Mode, Protection, Statement, TrainedTokens
+from cotpress.compression.config import (
+    Alignment,
+    Allocation,
+    CompressionConfig,
+    Mode,
+    Protection,
+    Selection,
+    Statement,
+    TrainedTokens,
+)
 from cotpress.compression.stage import compress, compress_shard, reached_ratio
 from cotpress.devices.config import Shard
 from cotpress.errors import ArtifactError, ConfigError, DataError
 from cotpress.modeling.alignment import decode, tokenize_with_offsets
 from cotpress.modeling.segments import character_groups
+from cotpress.modeling.selection import PERCENTS, SharedTrace
 from cotpress.records import CompressedTrace, ScoredTrace, Trace, Unit
 from cotpress.store import parts
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
@@ -42,7 +52,7 @@ def tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
 
 STUDENT, SCORER = tokenizer(340), tokenizer(270)
 EVERY_RULE: dict[str, Any] = {
-    "granularity": Unit.word,
+    "granularity": Unit.step,
     "alignment": Alignment.next,
     "protection": Protection.math,
     "keep_strings": ["Wait", "\n"],
@@ -89,10 +99,10 @@ class World:
 
         return self.store.build(stage, {"rows": repr(rows), "dropped": dropped}, produce)
 
-    def shard(self, number: int, total: int, scores: Artifact, ratio: float = 0.5) -> bool:
+    def shard(self, number: int, total: int, scores: Artifact, ratio: float = 0.5, **config: Any) -> bool:
         rows = FinishedRows(scores, "scores.parquet", ScoredTrace, self.data().file("traces.parquet"))
         return compress_shard(
-            CompressionConfig(), Shard(number, total), ratio=ratio, seed=1, traces=self.data(), scores=rows,
+            CompressionConfig(**config), Shard(number, total), ratio=ratio, seed=1, traces=self.data(), scores=rows,
             tokenizer=STUDENT, tokenizer_key="student", store=self.store,
         )  # fmt: skip
 
@@ -138,7 +148,7 @@ def test_every_row_keeps_exactly_the_ratio_in_tokens_of_the_student(world: World
 def test_scores_in_the_students_tokens_select_the_best_ones(world: World) -> None:
     scores = world.scores()
     by_id = {r.id: r for r in read_records(scores.file("scores.parquet"), ScoredTrace)}
-    for row in rows_of(world.run(scores)):
+    for row in rows_of(world.run(scores, granularity=Unit.token)):
         values = by_id[row.id].scores
         assert values[row.keep_mask].min() > values[~row.keep_mask].max()
 
@@ -149,6 +159,7 @@ def test_ratio_one_keeps_the_text_in_one_artifact_for_every_scorer(world: World)
     assert all(r.keep_mask.all() for r in rows_of(original))
     assert world.run(world.scores(), 1.0, **EVERY_RULE).key == original.key
     assert world.run(None, 1.0, mixed_ratios=[0.5, 0.9]).key == original.key
+    assert world.run(world.scores(), 1.0, allocation=Allocation.threshold).key == original.key
 
 
 def test_mixed_ratios_state_the_drawn_ratio_and_ignore_the_single_one(world: World) -> None:
@@ -194,6 +205,91 @@ def test_every_rule_is_part_of_the_identity_and_changes_the_selection(world: Wor
         assert [r.compressed_thinking for r in rows_of(changed)] != [r.compressed_thinking for r in rows_of(plain)]
     again = world.run(scores, **EVERY_RULE | {"keep_strings": [r"\n", "Wait", "Wait"]})
     assert world.run(scores, **EVERY_RULE).key == again.key
+
+
+def test_openings_of_segments_are_part_of_the_identity_where_segments_are_cut(world: World) -> None:
+    scores, starts = world.scores(), ["Hmm", "so"]
+    segments = world.run(scores, granularity=Unit.segment)
+    own = world.run(scores, granularity=Unit.segment, segment_starts=starts)
+    assert (
+        own.key == world.run(scores, granularity=Unit.segment, segment_starts=["so", "Hmm", "so"]).key != segments.key
+    )
+    assert own.manifest["identity"]["plan"]["rules"]["segment_starts"] == starts
+    assert "segment_starts" not in world.run(scores).manifest["identity"]["plan"]["rules"]
+    with pytest.raises(
+        ConfigError, match=r"segment_starts has no effect with c\.granularity=word\. Fix: c\.granularity=seg"
+    ):
+        CompressionConfig(segment_starts=starts).validate("c")
+    with pytest.raises(ConfigError, match=r"c\.segment_starts: got \[\], allowed: at least one text"):
+        CompressionConfig(granularity=Unit.segment, segment_starts=[]).validate("c")
+
+
+PLAIN = [
+    Trace(id=f"p{i}", question="", thinking=f"{TEXTS[i % 2 * 3]} {i} + {n} = {i + n}." * n, response="", answer="")
+    for i, n in enumerate([1, 5, 2, 9, 1, 3])
+]
+"""Every token of the student is a character or more."""
+
+
+@pytest.mark.parametrize("rules", [{}, {"granularity": Unit.token, "protection": Protection.digits}, EVERY_RULE])
+@pytest.mark.parametrize("allocation", [Allocation.threshold, Allocation.budget])
+def test_traces_that_share_keep_together_what_fixed_keeps(
+    world: World, allocation: Allocation, rules: dict[str, Any]
+) -> None:
+    world.traces = PLAIN
+    scores = world.scores()
+    for ratio in (0.35, 0.6, 0.85):
+        fixed = world.run(scores, ratio, **rules)
+        artifact = world.run(scores, ratio, allocation=allocation, **rules)
+        assert artifact.facts == fixed.facts
+        assert artifact.key != fixed.key
+        assert artifact.manifest["identity"]["allocation"] == allocation.value
+        assert "allocation" not in fixed.manifest["identity"]
+        rows = rows_of(artifact)
+        assert {row.target_ratio for row in rows} == {ratio}
+        if ratio == 0.85:  # below it, every rule together holds all that is kept
+            assert [row.num_kept_tokens for row in rows] != [row.num_kept_tokens for row in rows_of(fixed)]
+        shares = read_records(artifact.file("shares.parquet"), SharedTrace)
+        place = PERCENTS.index(round(100 * ratio))
+        assert [(s.id, s.num_kept[place]) for s in shares] == [(r.id, r.num_kept_tokens) for r in rows]
+
+
+def test_threshold_parts_the_scores_of_all_traces(world: World) -> None:
+    world.traces = PLAIN
+    scores = world.scores()
+    by_id = {r.id: r.scores for r in read_records(scores.file("scores.parquet"), ScoredTrace)}
+    rows = rows_of(world.run(scores, 0.4, allocation=Allocation.threshold, granularity=Unit.token))
+    kept, gone = (np.concatenate([by_id[r.id][r.keep_mask == stays] for r in rows]) for stays in (True, False))
+    assert kept.min() > gone.max()
+
+
+def test_shared_masks_are_nested_as_the_ratio_falls(world: World) -> None:
+    world.traces = PLAIN
+    scores = world.scores()
+    for allocation in (Allocation.threshold, Allocation.budget):
+        made = [rows_of(world.run(scores, r, allocation=allocation)) for r in (0.9, 0.6, 0.4, 0.01)]
+        for larger, smaller in itertools.pairwise(made):
+            assert all(not (s.keep_mask & ~b.keep_mask).any() for s, b in zip(smaller, larger, strict=True))
+        assert min(row.num_kept_tokens for row in made[-1]) == 1
+
+
+def test_mixed_ratios_and_other_selections_do_not_share(world: World) -> None:
+    for allocation in ("threshold", "budget"):
+        config = CompressionConfig(allocation=Allocation(allocation), mixed_ratios=[0.5, 0.9])
+        with pytest.raises(ConfigError, match=rf"c\.allocation: got '{allocation}', but with c\.mixed_ratios a marker"):
+            config.validate("c")
+    compat = CompressionConfig(selection=Selection.llmlingua_compat, allocation=Allocation.budget)
+    with pytest.raises(ConfigError, match=r"c\.allocation has no effect with c\.selection=llmlingua_compat"):
+        compat.validate("c")
+
+
+@pytest.mark.parametrize("selection", [Selection.llmlingua_compat, Selection.llmlingua2_compat])
+def test_selections_of_releases_go_with_the_default_unit_and_that_of_the_cts_experiment(selection: Selection) -> None:
+    for config in ({}, {"granularity": Unit.token}):
+        CompressionConfig(selection=selection, **config).validate("c")
+    for unit in (Unit.step, Unit.paragraph, Unit.segment):
+        with pytest.raises(ConfigError, match=r"c\.granularity has no effect"):
+            CompressionConfig(selection=selection, granularity=unit).validate("c")
 
 
 def test_answer_of_the_row_is_protected(world: World) -> None:
@@ -277,27 +373,31 @@ MANY = [Trace(id=f"m{i}", question="q?", thinking=TEXTS[i % 3], response="r", an
 
 
 def content(artifact: Artifact) -> list[Any]:
-    return [artifact.file(n).read_bytes() for n in ("compressed.parquet", "ranking.parquet")] + [artifact.manifest]
+    return [artifact.file(name).read_bytes() for name in sorted(artifact.manifest["files"])] + [artifact.manifest]
 
 
+@pytest.mark.parametrize("allocation", Allocation)
 def test_rows_made_in_many_chunks_or_shards_have_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allocation: Allocation
 ) -> None:
+    config, ids = {"allocation": allocation}, [t.id for t in MANY[3:]]
     worlds = [World(tmp_path / name) for name in ("whole", "chunks", "shards")]
     for world in worlds:
         world.traces = MANY
-    whole = content(worlds[0].run(worlds[0].scores(ids=[t.id for t in MANY[3:]])))
+    whole = content(worlds[0].run(worlds[0].scores(ids=ids), **config))
+    assert len(whole) == (3 if allocation is Allocation.fixed else 4)
     monkeypatch.setattr(parts, "CHUNK_CHARACTERS", 300)
     monkeypatch.setattr(stage, "TRACES_RANKED", 1000)
-    assert content(worlds[1].run(worlds[1].scores(ids=[t.id for t in MANY[3:]]))) == whole
+    assert content(worlds[1].run(worlds[1].scores(ids=ids), **config)) == whole
     shared = worlds[2]
-    scores = shared.scores(ids=[t.id for t in MANY[3:]])
-    assert [shared.shard(number, 3, scores) for number in (2, 3)] == [False, False]
-    assert shared.shard(1, 3, scores)
+    scores = shared.scores(ids=ids)
+    assert [shared.shard(number, 3, scores, **config) for number in (2, 3)] == [False, False]
+    assert shared.shard(1, 3, scores, **config)
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "_cut", None)  # nothing is left to compute
-        assert content(shared.run(scores)) == whole
-        assert shared.shard(1, 3, scores)
+        # Nothing is left to compute but the cut of traces that share the kept tokens.
+        patch.setattr(stage, "_cut" if allocation is Allocation.fixed else "survey", None)
+        assert content(shared.run(scores, **config)) == whole
+        assert shared.shard(1, 3, scores, **config)
 
 
 def test_interrupted_compression_goes_on_from_its_finished_chunks(
@@ -326,11 +426,15 @@ def test_interrupted_compression_goes_on_from_its_finished_chunks(
     assert not (artifact.path / "scratch").exists()
 
 
-def test_memory_does_not_grow_with_the_number_of_traces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("allocation", Allocation)
+def test_memory_does_not_grow_with_the_number_of_traces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allocation: Allocation
+) -> None:
     monkeypatch.setattr(parts, "CHUNK_CHARACTERS", 10_000)
     monkeypatch.setattr(stage, "TRACES_RANKED", 10)
     monkeypatch.setattr("cotpress.store.tables.ROWS_AT_ONCE", 8)
     monkeypatch.setattr("cotpress.store.tables.ROW_GROUP_BYTES", 30_000)
+    monkeypatch.setattr("cotpress.compression.allocation._NUMBERS_AT_ONCE", 1)
 
     def peak(number: int) -> int:
         world = World(tmp_path / str(number))
@@ -341,13 +445,14 @@ def test_memory_does_not_grow_with_the_number_of_traces(tmp_path: Path, monkeypa
         data, scores = world.data(), world.scores()
         world.traces = []
         tracemalloc.start()
-        assert world.run(scores, data=data).manifest["num_rows"] == number
+        assert world.run(scores, data=data, allocation=allocation).manifest["num_rows"] == number
         used = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return used
 
     peak(20)  # what is made once
-    assert peak(240) - peak(90) < 150 * 400  # a trace alone has 560 characters, with its scores over 2,500 bytes
+    # A trace alone has 560 characters, with its scores over 2,500 bytes; of traces that share there are some numbers.
+    assert peak(240) - peak(90) < 150 * (400 if allocation is Allocation.fixed else 1000)
 
 
 def test_scores_in_another_order_than_the_traces_are_refused(world: World) -> None:
@@ -363,8 +468,9 @@ def test_retokenized_rows_have_the_tokens_of_their_text_and_the_ratio_of_the_who
     world.traces = [Trace(id="t0", question="", thinking=text, response="", answer="")]
     _, offsets = tokenize_with_offsets(STUDENT, text)
     scores = world.scores(scores=np.array([text[a:b] != "x" for a, b in offsets], dtype=np.float32))
-    ratio = 1 - 2 / len(offsets)
-    spliced, artifact = world.run(scores, ratio), world.run(scores, ratio, tokens=TrainedTokens.retokenize)
+    ratio, unit = 1 - 2 / len(offsets), {"granularity": Unit.token}
+    spliced = world.run(scores, ratio, **unit)
+    artifact = world.run(scores, ratio, tokens=TrainedTokens.retokenize, **unit)
     ((row,), (other,)) = rows_of(artifact), rows_of(spliced)
     assert row.compressed_thinking == other.compressed_thinking == "42 eggs 80"
     assert [STUDENT.decode([id_]) for id_ in row.token_ids[[0, -1]]] == ["42", " 80"]

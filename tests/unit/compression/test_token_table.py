@@ -9,7 +9,7 @@ from cotpress.compression.stage import TOKEN_COLUMNS, compress, token_table
 from cotpress.modeling.alignment import tokenize_with_offsets
 from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
-from cotpress.records import ScoredTrace, Trace
+from cotpress.records import ScoredTrace, Trace, Unit
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.store.tables import write_records
 
@@ -45,8 +45,8 @@ class Made:
 
     def _compress(self, ratio: float, scores: Artifact | None) -> Artifact:
         return compress(
-            CompressionConfig(), ratio=ratio, seed=1, traces=self.traces, scores=scores, tokenizer=self.tokenizer,
-            tokenizer_key=tokenizer_fingerprint(self.tokenizer), store=self.store,
+            CompressionConfig(granularity=Unit.token), ratio=ratio, seed=1, traces=self.traces, scores=scores,
+            tokenizer=self.tokenizer, tokenizer_key=tokenizer_fingerprint(self.tokenizer), store=self.store,
         )  # fmt: skip
 
 

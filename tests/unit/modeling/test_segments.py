@@ -6,8 +6,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cotpress.modeling.alignment import tokenize_with_offsets
-from cotpress.modeling.segments import character_groups, is_blank, owners, step_ranges, unit_ids, word_ranges
-from cotpress.records import Unit
+from cotpress.modeling.segments import (
+    character_groups,
+    is_blank,
+    owners,
+    paragraph_ranges,
+    segment_ranges,
+    step_ranges,
+    unit_ids,
+    unit_ranges,
+    word_ranges,
+)
+from cotpress.records import SEGMENT_STARTS, Unit
 
 PIECES = [
     "😀",
@@ -24,12 +34,17 @@ PIECES = [
     "中文。",
     "\t",
     "$x.$ ",
+    " \n \n",
+    "Wait",
+    "- **hmm**",
+    ", no. ",
+    "Let me double\u2011check",
 ]
 texts = st.one_of(
     st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=40),
     st.lists(st.sampled_from(PIECES), max_size=12).map("".join),
 )
-units = st.sampled_from([Unit.word, Unit.step])
+units = st.sampled_from([unit for unit in Unit if unit is not Unit.token])
 prop = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -88,14 +103,87 @@ def test_words_of_hand_written_cases(text, words):
     assert pieces(word_ranges(text), text) == words
 
 
+@pytest.mark.parametrize(
+    ("text", "paragraphs"),
+    [
+        ("", []),
+        ("\n\n", ["\n\n"]),
+        ("a.\nb\n\nc", ["a.\nb", "\n\nc"]),
+        ("a\n \t\n\n  b \n\n", ["a", "\n \t\n\n  b \n\n"]),
+        ("\n\na\r\n\r\nb", ["\n\na", "\r\n\r\nb"]),
+        ("a\n\u00a0\nb", ["a", "\n\u00a0\nb"]),
+        ("a  b\n  c", ["a  b\n  c"]),
+    ],
+)
+def test_paragraphs_of_hand_written_cases(text, paragraphs):
+    assert pieces(paragraph_ranges(text), text) == paragraphs
+
+
+@pytest.mark.parametrize(
+    ("text", "segments"),
+    [
+        ("", []),
+        ("Wait", ["Wait"]),
+        ("So 7. Wait, is it? Yes. Alternatively, 8.", ["So 7.", " Wait, is it? Yes.", " Alternatively, 8."]),
+        ("So 7.\nwait - 8\nWAIT: 9", ["So 7.", "\nwait - 8", "\nWAIT: 9"]),
+        ("a. Waiting b. Waits c. Wait-list d. Wait's e. Wait2 f.",
+         ["a. Waiting b. Waits c. Wait-list d. Wait's e. Wait2 f."]),
+        ("a. Wait\u2014b. Wait... c", ["a.", " Wait\u2014b.", " Wait... c"]),
+        ("a. (Wait, b.) c. \u201cHmm\u201d, d. - *However*, e.",
+         ["a.", " (Wait, b.) c.", " \u201cHmm\u201d, d.", " - *However*, e."]),
+        ("a\n- **However**, b\n2. Hold on, c", ["a", "\n- **However**, b", "\n2. Hold on, c"]),
+        ("a. So wait, b. I wait. c", ["a. So wait, b. I wait. c"]),
+        ("a. Let me double-check b. Let me double\u2011check c. Let  me\u00a0Check d.",
+         ["a.", " Let me double-check b.", " Let me double\u2011check c.", " Let  me\u00a0Check d."]),
+        ("a. Let\u2019s verify b. Let's verify c. Let me see d.",
+         ["a.", " Let\u2019s verify b.", " Let's verify c. Let me see d."]),
+        ("a. Hmm. Wait, no. Let me check: 4. b. Hmm. c.", ["a.", " Hmm. Wait, no. Let me check: 4. b.", " Hmm. c."]),
+        ("a. But, wait! b", ["a.", " But, wait! b"]),
+    ],
+)  # fmt: skip
+def test_segments_of_hand_written_cases(text, segments):
+    assert pieces(segment_ranges(text), text) == segments
+
+
+@pytest.mark.parametrize(
+    ("starts", "text", "segments"),
+    [
+        (["等等"], "是七。等等我再看。好。", ["是七。", "等等我再看。好。"]),
+        (["Apr\u00e8s"], "a. Apre\u0300s b. APR\u00c8S c. apr\u00e8s-midi d.",
+         ["a.", " Apre\u0300s b.", " APR\u00c8S c. apr\u00e8s-midi d."]),
+        (["Apre\u0300s"], "a. Apr\u00e8s b.", ["a.", " Apr\u00e8s b."]),
+        (["Em"], "a. \u00bfEm b. Emb c. Eme\u0301 d.", ["a.", " \u00bfEm b. Emb c. Eme\u0301 d."]),
+        (["Стоп"], "a. стоп, b.", ["a.", " стоп, b."]),
+        (["C++ (x"], "a. c++ (x b. C+ c.", ["a.", " c++ (x b. C+ c."]),
+    ],
+)  # fmt: skip
+def test_segments_begin_with_the_given_texts_of_any_language(starts, text, segments):
+    assert pieces(segment_ranges(text, starts), text) == segments
+
+
+@prop
+@given(text=texts, start=st.sampled_from(SEGMENT_STARTS))
+def test_every_opening_begins_a_segment_after_a_full_stop(text, start):
+    whole = f"{text} x.\n{start} y."
+    assert (len(whole) - len(f"\n{start} y."), len(whole)) in segment_ranges(whole)
+
+
+@prop
+@given(text=texts, unit=units)
+def test_ranges_cover_the_text_without_gap_or_overlap(text, unit):
+    ranges = unit_ranges(unit, text)
+    assert "".join(pieces(ranges, text)) == text
+    assert all(before[1] == after[0] for before, after in pairwise(ranges))
+    assert all(start < end for start, end in ranges)
+    assert bool(ranges) == bool(text)
+
+
 @prop
 @given(text=texts)
-def test_ranges_cover_the_text_without_gap_or_overlap(text):
-    for ranges in (word_ranges(text), step_ranges(text)):
-        assert "".join(pieces(ranges, text)) == text
-        assert all(before[1] == after[0] for before, after in pairwise(ranges))
-        assert all(start < end for start, end in ranges)
-        assert bool(ranges) == bool(text)
+def test_paragraphs_and_segments_are_made_of_whole_steps(text):
+    steps = {end for _, end in step_ranges(text)}
+    for ranges in (paragraph_ranges(text), segment_ranges(text)):
+        assert all(end in steps for _, end in ranges)
 
 
 @prop
@@ -108,7 +196,7 @@ def test_steps_are_made_of_whole_words(text):
 @prop
 @given(text=texts, unit=units)
 def test_every_token_is_in_a_unit_and_units_ascend(text, unit, tokenizer, wordpiece):
-    ranges = word_ranges(text) if unit is Unit.word else step_ranges(text)
+    ranges = unit_ranges(unit, text)
     for each in (tokenizer, wordpiece):
         _, offsets = tokenize_with_offsets(each, text)
         ids = unit_ids(unit, text, offsets)
@@ -121,7 +209,7 @@ def test_every_token_is_in_a_unit_and_units_ascend(text, unit, tokenizer, wordpi
 @prop
 @given(text=texts, unit=units)
 def test_last_visible_character_of_a_token_decides(text, unit, tokenizer):
-    ranges = word_ranges(text) if unit is Unit.word else step_ranges(text)
+    ranges = unit_ranges(unit, text)
     _, offsets = tokenize_with_offsets(tokenizer, text)
     groups = character_groups(offsets)
     for group, owner in zip(groups, unit_ids(unit, text, offsets), strict=True):
@@ -135,6 +223,14 @@ def test_full_stop_and_blank_line_in_one_token_end_the_step():
     offsets = np.array([[0, 2], [2, 4], [4, 7], [7, 11], [11, 13]], dtype=np.int32)  # So| 7|.\n\n|Then| 8
     assert unit_ids(Unit.step, text, offsets).tolist() == [0, 0, 0, 1, 1]
     assert unit_ids(Unit.word, text, offsets).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_tokens_are_in_the_segments_of_the_given_openings():
+    text = "So 7.\n\nNow 8"
+    offsets = np.array([[0, 2], [2, 4], [4, 7], [7, 10], [10, 12]], dtype=np.int32)  # So| 7|.\n\n|Now| 8
+    assert unit_ids(Unit.segment, text, offsets).tolist() == [0] * 5
+    assert unit_ids(Unit.segment, text, offsets, ["now"]).tolist() == [0, 0, 0, 1, 1]
+    assert unit_ids(Unit.paragraph, text, offsets).tolist() == [0, 0, 0, 1, 1]
 
 
 def test_white_space_alone_belongs_to_the_next_unit():

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cotpress.modeling.selection import RankedTrace, num_to_keep
+from cotpress.modeling.selection import PERCENTS, RankedTrace, num_to_keep
 from cotpress.records import Span, Trace
 from cotpress.report.page import json_in_html
 from cotpress.report.results import Sources, collect
 from cotpress.report.token_kinds import TokenKind, token_kinds
-from cotpress.report.tokens import PERCENTS, Ranker, ViewedData, by_kind, by_label, encoded, token_labels, viewed
+from cotpress.report.tokens import Ranker, ViewedData, by_kind, by_label, encoded, token_labels, viewed
 from cotpress.store.artifacts import content_checksum
 from cotpress.store.tables import read_records
 from support.reported import World
@@ -148,6 +149,34 @@ def test_ratios_of_one_scorer_share_an_order_and_other_rules_are_named(tmp_path:
     assert missing == []
     assert [(r.label, r.ratios) for r in data.rankers] == [("cts", (0.5, 0.7)), ("cts, protection=math", (0.6,))]
     assert (len(data.traces), data.num_traces) == (3, 4)
+
+
+def test_shares_of_a_page_are_those_of_the_compression_at_its_ratio(tmp_path: Path) -> None:
+    from cotpress.compression.config import Allocation
+    from cotpress.records import CompressedTrace
+
+    world = World(tmp_path, [replace(t, thinking=t.thinking * (1 + 2 * i)) for i, t in enumerate(TRACES)])
+    made = {ratio: world.compressed("cts", ratio, {"allocation": Allocation.budget}) for ratio in (0.4, 0.7)}
+    for ratio, compressed in made.items():
+        world.run("cts", ratio, compressed)
+    world.run("cts", 0.6, world.compressed("cts", 0.6))
+    (data,), missing = viewed(collect(tmp_path / "runs").runs, Sources())
+    assert missing == []
+    (shared, fixed) = data.rankers
+    assert [(r.label, r.ratios, bool(r.shares)) for r in data.rankers] == [
+        ("cts, allocation=budget", (0.4, 0.7), True), ("cts", (0.6,), False),
+    ]  # fmt: skip
+    for ratio, compressed in made.items():
+        for row in read_records(compressed.file("compressed.parquet"), CompressedTrace):
+            order, place = shared.rows[row.id], PERCENTS.index(round(100 * ratio))
+            assert (order.places < shared.kept(order)[place]).tolist() == row.keep_mask.tolist()
+            assert order.places.tolist() == fixed.rows[row.id].places.tolist()
+    ranks = encoded(data)["traces"][3]["ranks"]
+    assert np.frombuffer(base64.b64decode(ranks[0]["kept"]), dtype="<u4").tolist() == shared.shares["t3"].tolist()
+    assert "kept" not in ranks[1]
+    deleted = by_kind(data).deleted.sum(axis=1)
+    lengths = sum(len(row.places) for row in shared.rows.values())
+    assert deleted[0].tolist() == [lengths - sum(s[i] for s in shared.shares.values()) for i in range(len(PERCENTS))]
 
 
 def test_compressions_without_an_order_have_a_reason(tmp_path: Path) -> None:

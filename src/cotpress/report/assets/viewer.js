@@ -43,9 +43,12 @@ function roundHalfEven(x) {
   return below % 2 === 0 ? below : below + 1;
 }
 
+const LOWEST = 30; // the lowest percentage of the slider
+
 /** How many tokens of n stay at a whole percentage: those of a lower place. */
-function numKept(n, percent, held) {
-  return Math.max(Math.min(roundHalfEven((percent / 100) * n), n), held);
+function numKept(rank, n, percent) {
+  if (rank.numbers) return rank.numbers[Math.max(percent, LOWEST) - LOWEST]; // traces share the kept tokens
+  return Math.max(Math.min(roundHalfEven((percent / 100) * n), n), rank.held);
 }
 
 /** The same number where it divides no character: the tokens of a character share a place. */
@@ -82,6 +85,7 @@ function decode(trace) {
 function decodeRank(rank, n) {
   const Places = n < 65536 ? Uint16Array : Uint32Array;
   rank.place = new Places(bytesOf(rank.places).buffer);
+  if (rank.kept) rank.numbers = new Uint32Array(bytesOf(rank.kept).buffer);
   rank.order = Places.from({ length: n }, (_, i) => i).sort((a, b) => rank.place[a] - rank.place[b]);
   const steps = new Uint16Array(bytesOf(rank.scores).buffer);
   rank.score = Float64Array.from(steps, (s) => rank.low + (s / 65535) * (rank.high - rank.low));
@@ -237,7 +241,7 @@ function setPercent(percent) {
   for (const input of document.querySelectorAll(".ratio-input")) input.value = percent;
   for (const output of document.querySelectorAll(".ratio-shown")) output.textContent = (percent / 100).toFixed(2);
   for (const p of state.panes) {
-    const n = p.spans.length, kept = numWhole(p.rank, numKept(n, percent, p.rank.held));
+    const n = p.spans.length, kept = numWhole(p.rank, numKept(p.rank, n, percent));
     // Masks are nested: only the tokens between the two cuts change.
     for (let k = Math.min(kept, p.kept); k < Math.max(kept, p.kept); k++) {
       p.spans[p.rank.order[k]].classList.toggle("dropped", k >= kept);
@@ -288,10 +292,11 @@ const visible = (text) => text.replaceAll("\n", "↵").replaceAll("\t", "⇥").r
 const threeDigits = (x) => (x === 0 ? "0" : Math.abs(x) >= 1e5 || Math.abs(x) < 1e-3 ? x.toExponential(2) : Number(x.toPrecision(4)).toString());
 
 /** The lowest whole percentage at which a token of this place stays. */
-function keptFrom(place, n, held) {
-  if (place < held) return "always";
-  let percent = 1;
-  while (percent < 100 && numKept(n, percent, held) <= place) percent += 1;
+function keptFrom(rank, place, n) {
+  if (place < rank.held) return "always";
+  let percent = rank.numbers ? LOWEST : 1;
+  if (rank.numbers && place < rank.numbers[0]) return `ratio ${(LOWEST / 100).toFixed(2)} or less`;
+  while (percent < 100 && numKept(rank, n, percent) <= place) percent += 1;
   return `ratio ${(percent / 100).toFixed(2)}`;
 }
 
@@ -308,7 +313,7 @@ function point(span) {
   for (const { ranker, rank, spans, kept } of state.panes) {
     const row = make("tr"), place = rank.place[i];
     row.append(make("th", `${place < kept ? "✓" : "✗"} ${ranker.label}`));
-    for (const cell of [threeDigits(rank.score[i]), `${place + 1} of ${n}`, keptFrom(place, n, rank.held)]) row.append(make("td", cell));
+    for (const cell of [threeDigits(rank.score[i]), `${place + 1} of ${n}`, keptFrom(rank, place, n)]) row.append(make("td", cell));
     body.append(row);
     spans[i].classList.add("same");
   }
@@ -363,7 +368,7 @@ function nextLine(spans, from, step) {
 // ---------------------------------------------------------------- what is deleted
 
 function showDeletions() {
-  const column = state.percent - 30;
+  const column = state.percent - LOWEST;
   for (const table of document.querySelectorAll("table.deletions")) {
     const group = state.pack.deletions[Number(table.dataset.group)];
     [...table.tBodies[0].rows].forEach((row, k) => group.deleted.forEach((counts, r) => {
