@@ -41,7 +41,7 @@ from cotpress.prompts import check_marker
 from cotpress.scoring.config import ScorerConfig
 from cotpress.scoring.scorers.llmlingua_compat import llmlingua_settings
 from cotpress.scoring.table import SCORERS
-from cotpress.settings import Count, Folder, InputPath, Natural, Ratio, check_settings, insert_home, interval
+from cotpress.settings import Count, Folder, InputPath, Natural, Positive, Ratio, check_settings, insert_home, interval
 from cotpress.store.artifacts import plain
 from cotpress.store.redaction import refuse_secrets
 from cotpress.tracking.config import TrackerConfig
@@ -352,6 +352,8 @@ class ReportConfig:
     viewer_traces: Natural = 200
     """Maximum traces of each data set in the token viewer; 0 leaves the viewer out. A trace of 3,000 tokens adds about
     40 kB, and 16 kB for every scorer after the first."""
+    margin: Positive = 5.0
+    """Points of accuracy: a system keeps its accuracy if the interval of its difference from Original lies within."""
     output_root: Folder = "outputs"
     """Folder of the runs and of the log of this command."""
     plugins: list[str] = field(default_factory=list)

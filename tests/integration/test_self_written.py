@@ -122,7 +122,7 @@ def scoring(
     tracker.close()
 
 
-@pytest.mark.parametrize("scorer", ["random", "stride", "gogi", "greedy_nll", "answer_attention"])
+@pytest.mark.parametrize("scorer", ["random", "stride", "gogi", "greedy_nll", "pir", "answer_attention"])
 def test_scorer_without_reference_model_needs_no_labels(scoring: Callable[..., Compression], scorer: str) -> None:
     layers = ["scorer.num_layers=2"] if scorer == "answer_attention" else []
     compressed = scoring(f"scorer={scorer}", "ratio=0.5", *layers).compressed()

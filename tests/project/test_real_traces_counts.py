@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from cotpress.modeling.config import ModelConfig, ModelSource
+from cotpress.modeling.config import Dtype, ModelConfig, ModelSource
+from cotpress.modeling.loading import load_tokenizer
 from cotpress.records import Trace, Unit
 from cotpress.store.artifacts import ArtifactStore
-from experiments.real_traces import overlong, retokenized
+from experiments.real_traces import ablation, overlong, retokenized
 from support.commands import ROOT
 
 FOLDER = ROOT / "experiments/real_traces"
@@ -76,3 +77,27 @@ def test_quoted_changes_of_tokens_equal_the_csv(line: dict[str, str]) -> None:
     cells = (line["unit"], line["ratio"], f"{100 * float(line['changed']):.1f}", line["relative"], line["lowest"])
     row = f"\n| {' | '.join(cells)} to {line['highest']} |\n"
     assert row in (ROOT / "docs/releases.md").read_text(encoding="utf-8")
+
+
+def test_steps_are_left_out_of_the_trace_of_the_asked_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = ModelConfig(name="tiny", source=ModelSource.tiny, dtype=Dtype.float32)
+    tokenizer = load_tokenizer(tiny, ArtifactStore(tmp_path))
+    texts = {n: "".join(f"\n{i + 1} apples plus 3" for i in range(n)) for n in (3, 9, 30)}
+    rows = [Trace(id=str(n), question="How many?", thinking=texts[n], response="So 5.", answer="5") for n in texts]
+    monkeypatch.setattr(ablation, "TOKENS", len(tokenizer(texts[9])["input_ids"]) + 2)
+    exact, hidden = (
+        dict(zip(ablation.COLUMNS, row, strict=True))
+        for row in ablation.measured(rows, tiny, ArtifactStore(tmp_path), every=2)
+    )
+    assert (exact["ablation"], hidden["ablation"], exact["rank_correlation"]) == ("text", "attention", "1.000")
+    same = ("thinking_tokens", "response_tokens", "steps", "measured_steps", "anew_tokens")
+    n, m, steps, measured, anew = (int(str(exact[name])) for name in same)
+    assert [hidden[name] for name in same] == [n, m, steps, measured, anew]
+    assert (steps, measured, n % steps) == (9, 4, 0)
+    size, whole = n // steps, (anew + n) // steps  # tokens of a step and of all that the model reads
+    rest = m + len(tokenizer("\n</think>\n\n", add_special_tokens=False)["input_ids"])
+    ends = [whole - rest - n + size * (i + 1) for i in range(steps)]
+    assert exact["all_read_tokens"] == ends[-2] + sum(whole - end for end in ends)
+    assert exact["read_tokens"] == ends[6] + sum(whole - ends[i] for i in (1, 3, 5, 7))
+    assert hidden["all_read_tokens"] == ends[-1] + steps * rest
+    assert hidden["read_tokens"] == ends[-1] + measured * rest

@@ -87,6 +87,7 @@ _SETTINGS = {
     "confidence": "confidence=C       level of the intervals, in (0, 1)",
     "runs": "runs=DIR           folder with run directories",
     "viewer_traces": "viewer_traces=N    most traces in the token viewer of the page",
+    "margin": "margin=P           points of accuracy within which it counts as kept",
     "num_resamples": "num_resamples=N    bootstrap resamples behind each interval",
     "until": "until=STAGE        end after data, distill, reference, score, compress or sft, to go on later",
     "seed": "seed=N             seed of everything random",
@@ -100,7 +101,7 @@ OWN = {
     "compress": ("ratio", "output", "export", "shard", "seed", "name", "output_root", "plugins"),
     "fidelity": ("confidence", "num_resamples", "seed", "name", "output_root", "plugins"),
     "evaluate": ("adapter", "runs", "ratio", "marker", "n", "seed", "name", "output_root", "plugins"),
-    "report": ("runs", "output", "viewer_traces", "output_root", "plugins"),
+    "report": ("runs", "output", "viewer_traces", "margin", "output_root", "plugins"),
 }
 """The settings of each script that stand by themselves."""
 COMMON = """\

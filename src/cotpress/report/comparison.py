@@ -34,8 +34,11 @@ _HASH_CHARS = 8
 _ESSENTIALS, _SETTINGS = 0, 1
 """Places in `_Shown.traits`."""
 
+MARGIN = 5.0
+"""Points of accuracy within which it counts as kept, unless a report says otherwise."""
 Answers = Mapping[System, Mapping[int, Sequence[Prediction]]]
-"""Answers of each system, identified without its seed, by the seed that its student was trained with."""
+"""Answers of each system, identified without its seed, by the seed of the runs that show it. Runs of several seeds that
+share a student, or the untrained model, share one sequence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +46,7 @@ class Comparison:
     """Rows of one student, one benchmark and one level of confidence.
 
     Attributes:
+        margin: Points of accuracy within which it counts as kept.
         rows: Every row once, under names that distinguish them; with several seeds, the seed is part of the name.
         runs: The runs that the rows are from.
         systems: Identity of each row of `runs` without its seed, by `row_key`.
@@ -54,6 +58,7 @@ class Comparison:
     rows: tuple[SystemResult, ...]
     runs: tuple[Run, ...] = ()
     systems: Mapping[object, System] = field(default_factory=dict)
+    margin: float = MARGIN
 
     @property
     def title(self) -> str:
@@ -71,7 +76,7 @@ class Comparison:
         return followed.pop() if len(followed) == 1 else None
 
 
-def compare(runs: Sequence[Run]) -> list[Comparison]:
+def compare(runs: Sequence[Run], margin: float = MARGIN) -> list[Comparison]:
     """Return the rows of all runs, one comparison per student, benchmark and level of confidence.
 
     A system that several runs share (Original, say) stands there once. Where runs differ in more than scorer and ratio,
@@ -82,7 +87,7 @@ def compare(runs: Sequence[Run]) -> list[Comparison]:
     for run in runs:
         key = (run.results.model, run.results.benchmark, run.results.confidence)
         groups.setdefault(key, []).append(run)
-    return [_comparison(*key, members) for key, members in groups.items()]
+    return [replace(_comparison(*key, members), margin=margin) for key, members in groups.items()]
 
 
 def row_key(row: SystemResult, seed: int) -> object:
@@ -95,11 +100,11 @@ def row_key(row: SystemResult, seed: int) -> object:
 def answers_of(comparison: Comparison) -> Answers:
     """Return the answers of every system of one table, in the order of the runs.
 
-    Rows that several runs share are counted once, and a system has the answers of one student per seed. Runs whose
-    predictions are missing or cannot be read are left out.
+    A system has the answers of one student per seed, the first that a run shows. Runs whose predictions are missing or
+    cannot be read are left out.
     """
     answers: dict[System, dict[int, Sequence[Prediction]]] = {}
-    seen: set[object] = set()
+    first: dict[object, Sequence[Prediction]] = {}
     unread: list[str] = []
     for run in comparison.runs:
         predictions: dict[tuple[str, float], list[Prediction]] = {}
@@ -112,10 +117,9 @@ def answers_of(comparison: Comparison) -> Answers:
             continue
         for row in run.results.rows:
             own, key = predictions.get((row.system, row.target_ratio)), row_key(row, run.results.seed)
-            if own is not None and key not in seen:
-                seen.add(key)
+            if own is not None:
                 by_seed = answers.setdefault(comparison.systems[key], {})
-                by_seed.setdefault(run.results.seed, own)  # a second student of a seed is no second sample
+                by_seed.setdefault(run.results.seed, first.setdefault(key, own))
     if unread:
         log.warning("%d of %d runs are not in the paired differences: %s", len(unread), len(comparison.runs), unread[0])
     return answers

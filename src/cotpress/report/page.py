@@ -111,17 +111,18 @@ def json_in_html(value: object) -> str:
 
 def section(comparison: Comparison, suffix: str) -> Section:
     """Return the section of one comparison, with a suffix for the stems of its files."""
-    title, rows, confidence = comparison.title, comparison.rows, comparison.confidence
+    title, rows = comparison.title, comparison.rows
     answers = answers_of(comparison)
     files = {f"results{suffix}.csv": csv_table(comparison), f"results{suffix}.md": markdown_table(comparison)}
     differences = seeds = None
     if pairs := paired.compared(comparison, answers):
-        note = paired.differences_note(len(pairs), confidence)
+        note = paired.differences_note(pairs, comparison.confidence)
         differences = Table(f"{title}, paired differences", paired.differences_grid(pairs), note=note)
         files[f"differences{suffix}.csv"] = paired.differences_csv(pairs)
         files[f"differences{suffix}.md"] = differences.markdown
     if systems := paired.over_seeds(comparison, answers):
-        seeds = Table(f"{title}, over all seeds", paired.seeds_grid(systems), note=paired.seeds_note(confidence))
+        note = paired.seeds_note(systems, comparison)
+        seeds = Table(f"{title}, over all seeds", paired.seeds_grid(systems), note=note)
         files |= {f"seeds{suffix}.csv": paired.seeds_csv(systems), f"seeds{suffix}.md": seeds.markdown}
     front = pareto_front(rows) if len(rows) > 1 else []
     grid = _grid(rows, columns(comparison, on_page=True))

@@ -15,7 +15,8 @@ from typing import Any
 from cotpress.errors import ArtifactError
 from cotpress.records import CONFIG_FILE, RESULTS_FILE
 from cotpress.report import page as pages
-from cotpress.report.comparison import Comparison, compare
+from cotpress.report.comparison import MARGIN, Comparison, answers_of, compare
+from cotpress.report.differences import over_seeds, verdict_lines
 from cotpress.report.results import WITH_RUNS, Collection, Run, Sources, collect, collect_sweep, read_results
 from cotpress.report.students import student_lines, until_lines, without_answered
 from cotpress.report.table import percent_interval, show
@@ -57,6 +58,7 @@ def report_collection(
     output: Path | None = None,
     *,
     viewer_traces: int = DEFAULT_TRACES,
+    margin: float = MARGIN,
     further: Sequence[Path] = (),
 ) -> Collection:
     """Write tables, figures and `report.html` over all runs at or below a folder or in `further`, and return the runs.
@@ -71,25 +73,33 @@ def report_collection(
         DataError: There is no run directory.
     """
     collection = without_answered(collect(folder, further))
-    _write_collection(collection, output or folder, viewer_traces)
+    _write_collection(collection, output or folder, viewer_traces, margin)
     return collection
 
 
-def _write_collection(collection: Collection, output: Path, viewer_traces: int = DEFAULT_TRACES) -> None:
+def _write_collection(
+    collection: Collection, output: Path, viewer_traces: int = DEFAULT_TRACES, margin: float = MARGIN
+) -> None:
     output.mkdir(parents=True, exist_ok=True)
     finished = f"{len(collection.runs)} finished run{'' if len(collection.runs) == 1 else 's'}"
     note = f"{finished}, {len(collection.unfinished)} without results"
     unfinished = pages.unfinished_table(collection.unfinished)
-    page = _page("Results", note, collection.runs, viewer_traces, output, unfinished=unfinished)
+    page = _page("Results", note, collection.runs, viewer_traces, output, margin, unfinished=unfinished)
     write_text_atomic(output / REPORT_FILE, pages.render(page))
     log.info("report: %s, written to '%s'", note, output)
 
 
 def _page(
-    title: str, note: str, runs: Sequence[Run], viewer_traces: int, output: Path | None = None, **more: Any
+    title: str,
+    note: str,
+    runs: Sequence[Run],
+    viewer_traces: int,
+    output: Path | None = None,
+    margin: float = MARGIN,
+    **more: Any,
 ) -> pages.Page:
     """Return the page of some runs, and write its tables and figures into a folder if there is one."""
-    sources, comparisons = Sources(), compare(runs)
+    sources, comparisons = Sources(), compare(runs, margin)
     sections = [pages.section(c, suffix) for c, suffix in zip(comparisons, _suffixes(comparisons), strict=True)]
     artifacts = work(runs, sources)
     tokens, missing = viewed(runs, sources, viewer_traces)
@@ -169,10 +179,12 @@ def _ended(made: Sequence[str], students: Sequence[str], folder: Path) -> list[s
     return [*made, *students, *asked, "go on: the same command without until"]
 
 
-def show_collection(collection: Collection, output: Path) -> None:
-    """Show the tables of all runs, the runs without results with their reasons, and the path of the report."""
-    for comparison in compare(collection.runs):
+def show_collection(collection: Collection, output: Path, margin: float = MARGIN) -> None:
+    """Show the tables of all runs, the verdicts over several seeds, the runs without results with their reasons, and
+    the path of the report."""
+    for comparison in compare(collection.runs, margin):
         show(comparison, comparison.title)
+        print_lines(*verdict_lines(over_seeds(comparison, answers_of(comparison)), comparison))
     if collection.unfinished:
         print_lines(f"not in the table: {len(collection.unfinished)}")
         for missing in collection.unfinished:

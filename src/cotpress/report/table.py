@@ -240,13 +240,15 @@ def control_notes(rows: Sequence[SystemResult]) -> list[str]:
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """Return the sentences below the table: students with longer answers or fewer training traces, ratios out of order,
-    sources of published numbers."""
+    """Return the sentences below the table: scope of the intervals, students with longer answers or fewer training
+    traces, ratios out of order, sources of published numbers."""
     rows = comparison.rows
     printed = [p for r in rows if (p := comparison.published(r)) is not None]
     sources = [f"{p.source}, accuracy % @ tokens, no interval; {_COUNTED[p.protocol]}" for p in printed]
     texts = dict.fromkeys([*sources, *(p.note for p in printed if p.note)])
+    level = f"{100 * comparison.confidence:g} % intervals, each by itself, cover questions alone, not other seeds"
     lines = [
+        *([level] if comparison.runs else []),
         *control_notes(rows),
         *_loss_notes(rows),
         *_training_notes(rows),

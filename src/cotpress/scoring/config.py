@@ -41,6 +41,15 @@ class ReadBy(Enum):
     """The model that the reference model was made from, untrained."""
 
 
+class Target(Enum):
+    """Text after the thinking that is explained by it."""
+
+    response = "response"
+    """The written response."""
+    answer = "answer"
+    """The gold answer alone."""
+
+
 @dataclass(kw_only=True, slots=True)
 class ScorerConfig:
     """Common to all scorers (config group `scorer`)."""

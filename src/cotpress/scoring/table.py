@@ -17,6 +17,7 @@ from cotpress.scoring.scorers.first_token_surprisal import FirstTokenSurprisalCo
 from cotpress.scoring.scorers.gogi import GogiConfig, GogiScorer
 from cotpress.scoring.scorers.greedy_nll import GreedyNllConfig, GreedyNllScorer
 from cotpress.scoring.scorers.mix import MixConfig, MixScorer
+from cotpress.scoring.scorers.pir import PirConfig, PirScorer
 from cotpress.scoring.scorers.position import PositionConfig, PositionScorer
 from cotpress.scoring.scorers.random import RandomConfig, RandomScorer
 from cotpress.scoring.scorers.reference_likelihood import ReferenceLikelihoodConfig, ReferenceLikelihoodScorer
@@ -52,6 +53,7 @@ SCORERS: dict[str, Entry] = {
     "gogi": Entry(GogiConfig, GogiScorer),
     "answer_attention": Entry(AnswerAttentionConfig, AnswerAttentionScorer),
     "greedy_nll": Entry(GreedyNllConfig, GreedyNllScorer),
+    "pir": Entry(PirConfig, PirScorer),
     "random": Entry(RandomConfig, RandomScorer),
     "position": Entry(PositionConfig, PositionScorer),
     "tokenskip": Entry(TokenskipConfig, TokenskipScorer),

@@ -26,6 +26,7 @@ from cotpress.scoring.scorers.cts import CtsConfig
 from cotpress.scoring.scorers.entropy import EntropyConfig
 from cotpress.scoring.scorers.greedy_nll import GreedyNllConfig
 from cotpress.scoring.scorers.mix import MixConfig
+from cotpress.scoring.scorers.pir import PirConfig
 from cotpress.scoring.scorers.random import RandomConfig
 from cotpress.scoring.scorers.reference_likelihood import ReferenceLikelihoodConfig
 from cotpress.scoring.scorers.self_information import SelfInformationConfig
@@ -58,7 +59,7 @@ def test_passes_are_those_of_the_scorer() -> None:
     assert num_passes(parts["a"]) == 2
     assert num_passes(ReferenceLikelihoodConfig(name="r")) == 1
     assert num_passes(RandomConfig(name="r", seed=1)) == num_passes(TokenskipConfig(name="t")) == 0
-    assert num_passes(parts["c"]) is None
+    assert num_passes(parts["c"]) is num_passes(PirConfig(name="p")) is None
     assert num_passes(MixConfig(name="m", parts=parts, weights={"a": 1.0, "b": 1.0, "c": 0.0})) == 3
     assert num_passes(MixConfig(name="m", parts=parts, weights={"a": 1.0, "b": 0.0, "c": 1.0})) is None
 

@@ -12,14 +12,15 @@ from hydra import compose, initialize_config_dir
 from cotpress.config import register_schemas, to_objects
 from cotpress.modeling.alignment import kept_text
 from cotpress.records import Unit
-from cotpress.scoring.config import Condition, ReadBy, ScorerConfig, Template
+from cotpress.scoring.config import Condition, ReadBy, ScorerConfig, Target, Template
 from cotpress.scoring.job import scoring_job
 from cotpress.scoring.scorers.answer_attention import AnswerAttentionConfig, Query
 from cotpress.scoring.scorers.cts import CtsConfig
 from cotpress.scoring.scorers.entropy import EntropyConfig
-from cotpress.scoring.scorers.gogi import GogiConfig, Target
+from cotpress.scoring.scorers.gogi import GogiConfig
 from cotpress.scoring.scorers.greedy_nll import GreedyNllConfig
 from cotpress.scoring.scorers.mix import MixConfig
+from cotpress.scoring.scorers.pir import Ablation, PirConfig
 from cotpress.scoring.scorers.position import Position, PositionConfig
 from cotpress.scoring.scorers.random import RandomConfig
 from cotpress.scoring.scorers.reference_likelihood import ReferenceLikelihoodConfig
@@ -56,6 +57,8 @@ CONFIGS: dict[str, ScorerConfig] = {
     "random-3": RandomConfig(name="random", seed=3),
     "gogi-answer-plain": GogiConfig(name="gogi_answer", target=Target.answer, template=Template.plain),
     "answer_attention-close": AnswerAttentionConfig(name="answer_attention_close", query=Query.close, num_layers=1),
+    "pir-attention": PirConfig(name="pir_attention", ablation=Ablation.attention),
+    "pir-word-answer": PirConfig(name="pir_word", unit=Unit.word, target=Target.answer, template=Template.plain),
     "tail": PositionConfig(name="tail", keep=Position.tail),
     "stride": PositionConfig(name="stride", keep=Position.stride),
     "mix-two-tokenizers": MixConfig(

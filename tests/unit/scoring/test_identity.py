@@ -119,7 +119,7 @@ def test_scores_of_earlier_settings_are_found_again(
 
 
 def test_read_by_base_reads_with_what_the_reference_model_is_made_from(flow_of: Callable[..., Flow]) -> None:
-    scorers = ["gogi", "answer_attention", "greedy_nll", "step_entropy", "first_token_surprisal"]
+    scorers = ["gogi", "answer_attention", "greedy_nll", "pir", "step_entropy", "first_token_surprisal"]
     for changes in [*([f"scorer={name}"] for name in scorers), ["scorer=self_information", "scorer.read_by=base"]]:
         scored = flow_of(*changes, "model=qwen14b", "model@reference.base=qwen7b")._scoring.identity
         assert (scored["model"]["model"], scored["reference"]) == ("qwen7b", None), changes

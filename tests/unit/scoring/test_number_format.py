@@ -20,6 +20,7 @@ from cotpress.scoring.scorers.gogi import GogiConfig
 from cotpress.scoring.scorers.greedy_nll import GreedyNllConfig
 from cotpress.scoring.scorers.llmlingua_compat import LlmlinguaCompat, decision_job
 from cotpress.scoring.scorers.mix import MixConfig
+from cotpress.scoring.scorers.pir import PirConfig
 from cotpress.scoring.scorers.random import RandomConfig
 from cotpress.scoring.scorers.reference_likelihood import ReferenceLikelihoodConfig
 from cotpress.scoring.scorers.reference_walk import ReferenceWalkConfig
@@ -32,7 +33,7 @@ from support.hybrid import STATEFUL, build
 from support.scoring import models_of
 
 CTS = CtsConfig(name="cts")
-DIFFERENCES = [CTS, Rho1Config(name="rho1"), GreedyNllConfig(name="greedy_nll")]
+DIFFERENCES = [CTS, Rho1Config(name="rho1"), GreedyNllConfig(name="greedy_nll"), PirConfig(name="pir")]
 OTHERS = [
     SelfInformationConfig(name="self_information"),
     EntropyConfig(name="entropy"),
@@ -140,7 +141,7 @@ def hybrid(tokenizer, tmp_path_factory):
     return ModelConfig(name="lfm2", path=str(folder), context_tokens=2000)
 
 
-EDITORS = [GreedyNllConfig(name="greedy_nll"), ReferenceWalkConfig(name="reference_walk")]
+EDITORS = [GreedyNllConfig(name="greedy_nll"), PirConfig(name="pir"), ReferenceWalkConfig(name="reference_walk")]
 
 
 @pytest.mark.parametrize("config", EDITORS, ids=lambda config: config.name)

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 
 from cotpress.errors import ModelError
 from cotpress.records import Trace
-from cotpress.scoring.config import TokenReadingConfig
+from cotpress.scoring.config import Target, TokenReadingConfig
 from cotpress.scoring.reader import ModelScorer, Reader
 from cotpress.settings import interval
 
@@ -35,15 +34,6 @@ if TYPE_CHECKING:
 
 _LOGITS_AT_ONCE = 2**24
 """Largest number of logits held at a time; their float32 copy, softmax and gradient take 64 MB each."""
-
-
-class Target(Enum):
-    """Text after the thinking that is explained by it."""
-
-    response = "response"
-    """The written response."""
-    answer = "answer"
-    """The gold answer alone."""
 
 
 @dataclass(kw_only=True, slots=True)

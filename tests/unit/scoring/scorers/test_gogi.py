@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from cotpress.errors import ConfigError, ModelError
-from cotpress.scoring.config import Template
+from cotpress.scoring.config import Target, Template
 from cotpress.scoring.reader import NOTHING_FOLLOWS, TOO_LONG, Reader
 from cotpress.scoring.scorers import gogi as hidden_gradients
-from cotpress.scoring.scorers.gogi import GogiConfig, GogiScorer, Target, decoder_layers, hidden_gradient_norms
+from cotpress.scoring.scorers.gogi import GogiConfig, GogiScorer, decoder_layers, hidden_gradient_norms
 from cotpress.settings import check_settings
 
 

@@ -7,7 +7,7 @@ import torch
 from cotpress.errors import ConfigError
 from cotpress.scoring.config import Condition, Template
 from cotpress.scoring.reader import NOTHING_FOLLOWS, Reader
-from cotpress.scoring.scorers.greedy_nll import GreedyNllConfig, GreedyNllScorer, deletion_logprobs
+from cotpress.scoring.scorers.greedy_nll import GreedyNllConfig, GreedyNllScorer
 from cotpress.settings import check_settings
 
 
@@ -80,40 +80,6 @@ def test_of_equal_tokens_in_a_row_the_earlier_goes_first(make, traces, tokenizer
     assert len(set(tokenizer(trace.thinking)["input_ids"])) == 1
     [scores] = make().values([trace])
     np.testing.assert_array_equal(scores, [0, 1, 2, 3, 4])
-
-
-@pytest.mark.parametrize("tokens_per_batch", [1, 40, 10_000])
-@pytest.mark.parametrize(("deletable", "uncounted"), [(range(1, 28), range(28, 30)), (range(8, 31), range(31, 31))])
-def test_shared_beginnings_change_nothing(deletable, uncounted, tokens_per_batch, model):
-    ids = [1, *np.random.default_rng(0).integers(10, 300, size=24).tolist(), 9, 9, 9, 17, 18, 19, 20]
-    values = deletion_logprobs(model, ids, deletable=deletable, uncounted=uncounted, tokens_per_batch=tokens_per_batch)
-    counted = [t for t in range(deletable.start, len(ids)) if t not in uncounted]
-    expected = [
-        naive_logprob(model, ids[:p] + ids[p + 1 :], [t - (t > p) for t in counted if t != p]) for p in deletable
-    ]
-    np.testing.assert_allclose(values, expected, atol=2e-4)
-    assert len({value for p, value in zip(deletable, values, strict=True) if ids[p] == 9}) == 1
-
-
-def test_sliding_windows_are_read_as_usual():
-    from transformers import MistralConfig, MistralForCausalLM
-
-    torch.manual_seed(0)
-    config = MistralConfig(
-        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, sliding_window=6, initializer_range=0.3,
-    )  # fmt: skip
-    model = MistralForCausalLM(config).eval()
-    ids = list(range(3, 33))
-    values = deletion_logprobs(model, ids, deletable=range(4, 25), uncounted=range(25, 25), tokens_per_batch=90)
-    expected = [naive_logprob(model, ids[:p] + ids[p + 1 :], range(4, 29)) for p in range(4, 25)]
-    np.testing.assert_allclose(values, expected, atol=2e-4)
-
-
-@pytest.mark.parametrize("deletable", [range(0, 3), range(2, 2), range(2, 5)])
-def test_deletions_need_a_token_before_and_after(deletable, model):
-    with pytest.raises(ValueError, match="deletable"):
-        deletion_logprobs(model, [1, 2, 3, 4, 5], deletable=deletable, uncounted=range(5, 5), tokens_per_batch=9)
 
 
 def test_batch_size_does_not_change_the_order(make, traces):
