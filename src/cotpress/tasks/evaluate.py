@@ -54,7 +54,7 @@ def examinees(config: EvaluateConfig) -> list[Examinee]:
         rows.append(Examinee(system=BASE, student=None, marker_ratio=1.0, actual_ratio=1.0))
     untuned = config.evaluation.prompted is Prompted.base and config.adapter is not None
     for kind in baselines:
-        change = shortening(kind, config.ratio, config.evaluation.instructions)
+        change = shortening(kind, config.ratio, config.evaluation)
         if change is not None:
             rows.append(shortened(change, None if untuned else given))
     return [*rows, *at_ratios(given, config.evaluation.ratios)]
