@@ -129,9 +129,10 @@ def check_tokenizer(folder: Path, base: ModelConfig, store: ArtifactStore, *, ke
         return False
     own = ModelConfig(name=folder.name, source=ModelSource.hub, path=str(folder.absolute()))
     if tokenizer_fingerprint(load_tokenizer(own, store)) != tokenizer_fingerprint(load_tokenizer(base, store)):
+        setting = "model@reference.base" if key == "reference.path" else "model"
         raise ConfigError(
-            f"{key}: the model in '{folder}' has another tokenizer than '{base.name}'. Fix: the model that it was "
-            f"trained from, {'model@reference.base=NAME' if key == 'reference.path' else 'model=NAME'}"
+            f"{key}: the model in '{folder}' has another tokenizer than '{base.name}'. Fix: {setting}=NAME of the "
+            "model that it was trained from"
         )
     return True
 

@@ -26,7 +26,7 @@ from cotpress.records import Prediction, Problem
 from cotpress.store import artifacts
 from cotpress.store.artifacts import ArtifactStore, Summary
 from cotpress.store.tables import read_records, write_records
-from support.fake_vllm import OTHER, commands, fake_vllm
+from support.fake_vllm import OTHER, commands, fake_vllm, requests_of
 from support.openai_server import Reply, openai_server
 from support.served_model import ServedModel, save_adapter, save_model
 
@@ -441,6 +441,49 @@ def test_server_gives_the_records_of_the_model_in_this_process(folder, word_prob
     assert _records(there) == _records(here)
     if not adapted:
         assert {p.finish_reason for p in _records(here)} == {"stop", "length"}
+
+
+FORCED = replace(SERVED_GREEDY, forcing=Forcing(num_tokens=4, text="Answer:"))
+
+
+@pytest.mark.parametrize("tells_ids", [True, False])
+def test_server_closes_a_thinking_as_the_model_in_this_process_does(folder, word_problems, store, tmp_path, tells_ids):
+    here = _records(_with_weights(folder, word_problems, store, IN_PROCESS, protocol=FORCED))
+    with openai_server(ServedModel(folder, tells_ids=tells_ids)) as server:
+        there = _records(
+            _with_weights(folder, word_problems, ArtifactStore(tmp_path), _server(server), protocol=FORCED)
+        )
+        second = [c for c in server.calls if "Answer:" in _text(folder, c)]
+        first = [c for c in server.calls if c not in second]
+    assert len(first) == 7
+    assert len(second) == sum("Answer:" in p.output for p in there) > 0
+    assert {c.body["max_tokens"] for c in first} == {4}
+    if tells_ids:
+        assert there == here
+    else:
+        assert [p.id for p in there] == [p.id for p in here]
+
+
+def _text(folder, call):
+    return load_tokenizer(_weights_config(folder), None).decode(call.body["prompt"])
+
+
+def test_vllm_gets_two_requests_for_a_forced_answer(folder, word_problems, store, tmp_path):
+    program = fake_vllm(tmp_path / "fake")
+    with KeptBackend() as opened:
+        (made,) = evaluate(
+            [Candidate(system="s", ratio=1.0, student=None, protocol=replace(FORCED, forcing=Forcing(num_tokens=2)))],
+            model=_weights_config(folder), problems=word_problems, store=ArtifactStore(tmp_path / "out"), opened=opened,
+            generation=VllmGenerationConfig(python=str(program), probe_prompts=0),
+            trainer=TrainerConfig(accelerator="cpu", generation_tokens=200),
+        )  # fmt: skip
+    assert len(commands(tmp_path / "fake")) == 1
+    asked = requests_of(tmp_path / "fake")
+    assert len(asked) == 14
+    chat = ChatFormat(load_tokenizer(_weights_config(folder), store), _weights_config(folder).chat)
+    appended = [*OTHER[:2], *chat.thinking_end()]
+    assert all(body["prompt"][-len(appended) :] == appended for body in asked[7:])
+    assert {p.num_tokens for p in _records(made)} == {len(appended) + len(OTHER) - 1}
 
 
 def test_base_and_adapters_answer_on_one_start_of_vllm(folder, word_problems, store, tmp_path):
