@@ -332,8 +332,9 @@ class Flow(Compression[TrainConfig]):
     def _trained(
         self, system: System, compressed: Artifact, traces: Artifact, data: DataConfig, beside: Sequence[Artifact] = ()
     ) -> Artifact:
-        c = self._config
-        start = {} if c.sft.start == BASE_WEIGHTS else {"start": Path(c.sft.start).name}
+        c, start = self._config, self._start(system)
+        # The names are no part of the identity, so those of one student are the same in every run.
+        names = {"data": data.name, "scorer": ORIGINAL.name if system.origin is Origin.original else system.name}
         return train_student(
             c.sft,
             model=c.model,
@@ -344,8 +345,8 @@ class Flow(Compression[TrainConfig]):
             beside=beside,
             name=system.title,
             validate=self.validation(system, traces, data),
-            names={"data": data.name, "scorer": system.name, **start},
-            start=self._start(system),
+            names=names if start is None else {**names, "start": Path(c.sft.start).name},
+            start=start,
         )
 
     def _start(self, system: System) -> TrainedWeights | None:
