@@ -6,7 +6,7 @@ OmegaConf. The rules of a setting stand beside it (see `cotpress.settings`); her
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -18,6 +18,7 @@ from cotpress.data.config import (
     JsonlBenchmarkConfig,
     JsonlDataConfig,
     MultipleChoiceBenchmarkConfig,
+    Pick,
     PlantedBenchmarkConfig,
     PlantedDataConfig,
     PlantedQuestionsConfig,
@@ -32,9 +33,9 @@ from cotpress.data.config import (
 from cotpress.devices.config import Shard, TrainerConfig
 from cotpress.distill.config import DistillConfig, LlmDistillConfig
 from cotpress.errors import ConfigError, did_you_mean
-from cotpress.evaluation.config import SHORTENED_TO_RATIO, Baseline, EvaluationConfig
+from cotpress.evaluation.config import SHORTENED_TO_RATIO, TRAINED, Baseline, EvaluationConfig
 from cotpress.generation.config import ServerGenerationConfig, TransformersGenerationConfig, VllmGenerationConfig
-from cotpress.modeling.config import ModelConfig
+from cotpress.modeling.config import ORIGINAL_WEIGHTS, ModelConfig
 from cotpress.planning.config import PlanConfig
 from cotpress.plugins import check_loaded, store_choices
 from cotpress.prompts import check_marker
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
 
 USUAL_RATIO = 0.7
 """Ratio of a command that names none."""
+SHORTEST_SAMPLES = 8
+"""Answers per question of the baseline shortest, unless the settings say another number."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -195,6 +198,27 @@ class TrainConfig(PipelineConfig):
     planning: PlanConfig = field(default_factory=PlanConfig)
     """Assumptions of `plan=true`."""
 
+    @property
+    def starts_from_writer(self) -> bool:
+        """True if students start from the student that wrote their traces, which then is Original."""
+        data = self.data
+        written = isinstance(data, SelfWrittenDataConfig) and data.writer == ORIGINAL_WEIGHTS
+        return written and self.sft.start == ORIGINAL_WEIGHTS
+
+    @property
+    def shortest(self) -> SelfWrittenDataConfig:
+        """Settings of the traces of the baseline shortest."""
+        wanted, data, own = self.evaluation.shortest, self.data, self.data
+        if not isinstance(own, SelfWrittenDataConfig):
+            own = SelfWrittenDataConfig(
+                name=data.name, validation_fraction=data.validation_fraction, decontaminate=data.decontaminate,
+                generation=self.evaluation.generation, writer=self.sft.start,
+                max_new_tokens=self.benchmark.max_new_tokens,
+            )  # fmt: skip
+        samples = wanted.samples or (own.samples if own.samples > 1 else SHORTEST_SAMPLES)
+        drawn = replace(own.generation, temperature=own.generation.temperature or None)
+        return replace(own, samples=samples, pick=Pick.shortest, writer=wanted.writer or own.writer, generation=drawn)
+
     def reaches(self, stage: Stage) -> bool:
         """True if the run gets as far as a stage."""
         stages = list(Stage)
@@ -219,6 +243,7 @@ class TrainConfig(PipelineConfig):
         _check_budget(self.evaluation, [self.ratio, *self.evaluation.ratios])
         _check_seed(self.evaluation, self.seed)
         check_sampling(self.evaluation, self.benchmark)
+        self._check_written()
         served = isinstance(self.evaluation.generation, ServerGenerationConfig)
         if served and self.sft.tune.method is Method.full and self.until is None:
             raise ConfigError(
@@ -227,6 +252,20 @@ class TrainConfig(PipelineConfig):
                 "until=sft, then evaluate.py runs=DIR once a server has the folder of each student; or sft=lora; "
                 "or generation@evaluation.generation=transformers"
             )
+
+    def _check_written(self) -> None:
+        """Refuse a server that would have to load a student of all weights, which is to write traces."""
+        kinds = {"data": self.data, "labelled": self.labelled}
+        if Baseline.shortest in self.evaluation.baselines:
+            kinds["evaluation.shortest"] = self.shortest
+        for key, kind in kinds.items():
+            if not isinstance(kind, SelfWrittenDataConfig) or kind.writer != ORIGINAL_WEIGHTS:
+                continue
+            if self.sft.tune.method is Method.full and isinstance(kind.generation, ServerGenerationConfig):
+                raise ConfigError(
+                    f"{key}.writer: got original, a student that sft.tune.method=full trains as a whole model, which "
+                    "no server loads on request. Fix: generation=vllm at the same place, or sft=lora"
+                )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -242,6 +281,7 @@ class CompressConfig(PipelineConfig):
 
     def validate(self, key: str) -> None:
         PipelineConfig.validate(self, key)
+        _check_writers(self)
         check_head_loss(self.trainer.head_loss)
         if self.shard is not None:
             Shard.parse(self.shard)
@@ -272,6 +312,7 @@ class FidelityConfig(ScoringPipelineConfig):
 
     def validate(self, key: str) -> None:
         ScoringPipelineConfig.validate(self, key)
+        _check_writers(self)
         check_head_loss(self.trainer.head_loss)
         _check_traces(self.data)
 
@@ -321,9 +362,9 @@ class EvaluateConfig:
                 f"n: got {self.n}, but evaluation.samples={self.evaluation.samples}, which it is short for. "
                 f"Fix: only one of them, n={self.n}"
             )
-        if self.runs is None and Baseline.original in self.evaluation.baselines:
+        if self.runs is None and (trained := [b.value for b in self.evaluation.baselines if b in TRAINED]):
             raise ConfigError(
-                "evaluation.baselines: got original, which is a student that has to be trained; evaluate.py trains "
+                f"evaluation.baselines: got {trained[0]}, a student that has to be trained; evaluate.py trains "
                 "none. Fix: evaluation=checkpoint or evaluation=full_checkpoint, or evaluate its adapter with "
                 "adapter=DIR, or all students of finished runs with runs=DIR"
             )
@@ -385,6 +426,16 @@ def _check_budget(evaluation: EvaluationConfig, ratios: Sequence[float]) -> None
             "evaluation.budget_follows_ratio: got true with a ratio of 0, which would leave no token for an answer. "
             "Fix: evaluation.budget_follows_ratio=false"
         )
+
+
+def _check_writers(config: ScoringPipelineConfig) -> None:
+    """Refuse self-written data whose writer has to be trained."""
+    for key, kind in {"data": config.data, "labelled": config.labelled}.items():
+        if isinstance(kind, SelfWrittenDataConfig) and kind.writer == ORIGINAL_WEIGHTS:
+            raise ConfigError(
+                f"{key}.writer: got original, a student, and only train.py trains students. Fix: {key}.writer=DIR with "
+                "the folder of one, e.g. outputs/students/original, or another writer"
+            )
 
 
 def _check_seed(evaluation: EvaluationConfig, seed: int) -> None:

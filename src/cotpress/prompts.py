@@ -403,14 +403,14 @@ class ChatFormat:
         They are counted as generated, as tokenizing the text again could merge inserted ones. A binary search decodes
         each token about twice.
         """
-        closing = self._closing(self._decoded(ids))
+        closing = self._closing(self.decoded(ids))
         if closing is None:
             return len(ids)
         low, high, length = 0, len(ids), 0  # `length`: characters of the first `low` tokens
         while low < high:
             middle = (low + high + 1) // 2
             start = max(low - _CONTEXT_TOKENS, 0)
-            known, reached = self._decoded(ids[start:low]), self._decoded(ids[start:middle])
+            known, reached = self.decoded(ids[start:low]), self.decoded(ids[start:middle])
             more = length - len(known)
             if more + len(reached.rstrip(_UNFINISHED)) <= closing[0]:
                 low, length = middle, more + len(reached)
@@ -418,7 +418,8 @@ class ChatFormat:
                 high = middle - 1
         return low
 
-    def _decoded(self, ids: Sequence[int]) -> str:
+    def decoded(self, ids: Sequence[int]) -> str:
+        """Text of generated tokens, in which special tokens are written out."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
 
     def _begin(self, text: str) -> int:

@@ -239,6 +239,7 @@ class Origin(Enum):
 
     scorer = "scorer"  # student trained on traces that were compressed, by a scorer or at their first solution
     original = "original"  # student trained on the whole traces
+    shortest = "shortest"  # student trained on the shortest right ones of several answers to the same questions
     base = "base"  # model without training
     baseline = "baseline"  # model prompted or cut off to write less, without training for it
     given = "given"  # model or adapter that the user names
@@ -283,7 +284,7 @@ class System:
     @property
     def is_baseline(self) -> bool:
         """True if no scorer takes part in the system."""
-        return self.origin in (Origin.original, Origin.base, Origin.baseline)
+        return self.origin in (Origin.original, Origin.shortest, Origin.base, Origin.baseline)
 
     @property
     def is_untuned(self) -> bool:
@@ -305,6 +306,7 @@ class System:
 
 ORIGINAL = System(name="Original", origin=Origin.original, ratio=1.0)
 BASE = System(name="Base", origin=Origin.base, ratio=1.0)
+SHORTEST = System(name="Shortest", origin=Origin.shortest, ratio=1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -182,7 +182,7 @@ def test_student_writes_its_own_traces_from_its_adapter(questions: Path, stoppin
     student = flow.student(ORIGINAL, flow.uncompressed())
     asking = [
         *("data=self_written", "questions@data.questions=jsonl", f"data.questions.path={questions}"),
-        *("data.max_new_tokens=30", f"data.adapter={student.path / 'adapter'}"),
+        *("data.max_new_tokens=30", f"data.writer={student.path / 'adapter'}"),
     ]
     config = to_objects(compose("compress", overrides=[*common, *asking]))
     assert isinstance(config, CompressConfig)

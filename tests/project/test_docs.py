@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from cotpress.cli.arguments import quoted
+from cotpress.cli.arguments import quoted, with_added
 from cotpress.cli.experiments import with_experiments
 from cotpress.cli.help import GROUPS
 from cotpress.cli.models import with_models
@@ -37,7 +37,7 @@ def _commands() -> dict[tuple[str, tuple[str, ...]], str]:
         for line in lines:
             for script, arguments in SCRIPT.findall(line):
                 words = shlex.split(arguments.partition(')"')[0], comments=True)
-                commands.setdefault((script, tuple(words)), page.name)
+                commands.setdefault((script, tuple(with_added(words, script, ROOT / "conf"))), page.name)
     return commands
 
 

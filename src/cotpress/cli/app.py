@@ -122,7 +122,7 @@ def _script(task: Task, conf: Path) -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # one message after the last attempt, in place of one for each
     import hydra
 
-    from cotpress.cli.arguments import check_grammar, options_first, quoted, without_null
+    from cotpress.cli.arguments import check_grammar, options_first, quoted, with_added, without_null
     from cotpress.cli.errors import check_dashes, check_options, check_plan_of_one, check_runs_of_one, explain
     from cotpress.cli.experiments import with_experiments
     from cotpress.cli.models import with_models
@@ -154,7 +154,7 @@ def _script(task: Task, conf: Path) -> None:
 
     try:
         check_dashes(sys.argv[1:], name, conf)
-        sys.argv[1:] = options_first(sys.argv[1:])
+        sys.argv[1:] = options_first(with_added(sys.argv[1:], name, conf))
         check_options(sys.argv[1:], name)
         sys.argv[1:] = without_null(quoted(sys.argv[1:]), name, conf)
         check_grammar(sys.argv[1:], name, conf)

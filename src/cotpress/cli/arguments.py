@@ -9,6 +9,7 @@ import shlex
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -22,6 +23,8 @@ _WORD = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|(?:\$\{[^}]*\}|[^,\[\
 """A quoted text, or characters that separate nothing in a value, with interpolations."""
 _UNKNOWN = re.compile(r"[^\w/+.$%*@?|:= \t\\-]|[^\x00-\x7f]")
 """Characters that Hydra's grammar does not have outside of quotes."""
+_ADDED = re.compile(r"[\w.]+\+=")
+"""Start of a setting that adds to a list."""
 _REFERENCE = re.compile(r"\$\{[^}]*\}")
 _PLACE = re.compile(r"\.columns\.\w+\Z")
 """Settings whose value is a place in the rows of a file."""
@@ -57,6 +60,36 @@ def _quoted(word: str, *, home: bool) -> str:
     ):
         return word
     return word.replace(text, f"'{os.path.expanduser(text) if home else text}'")  # noqa: PTH111
+
+
+def with_added(arguments: Sequence[str], entry: str, conf: Path) -> list[str]:
+    """Replace `KEY+=A,B`, which adds to a list, by the whole list: `evaluation.baselines+=shortest`.
+
+    The list is that of the other settings; of a setting with several values, that of the first one.
+
+    Raises:
+        ConfigError: The key is no list.
+    """
+    added = [argument for argument in arguments if _ADDED.match(argument)]
+    if not added:
+        return list(arguments)
+    from omegaconf import ListConfig, OmegaConf
+
+    from cotpress.cli.completion import composed
+
+    others = [argument for argument in arguments if argument not in added]
+    config, _ = composed(entry, conf, others)
+    lists: dict[str, list[str]] = {}
+    for argument in added:
+        key, _, value = argument.partition("+=")
+        current = OmegaConf.select(config, key)
+        if not isinstance(current, ListConfig):
+            raise ConfigError(f"'{argument}' adds to a list, and {key} is none. Fix: {key}={value}, or another key")
+        elements = lists.setdefault(
+            key, [element.name if isinstance(element, Enum) else str(element) for element in current]
+        )
+        elements += [part for part in value.strip("[]").split(",") if part not in elements]
+    return [*others, *(f"{key}=[{','.join(elements)}]" for key, elements in lists.items())]
 
 
 def options_first(arguments: Sequence[str]) -> list[str]:

@@ -88,7 +88,7 @@ def _values(entry: str, conf: Path, earlier: Sequence[str], key: str, typed: str
     if (conf / group).is_dir() and (package or group in groups_of(entry, conf)):
         yield from (Candidate(start + name, meaning) for name, meaning in choices(conf / group).items())
     elif "." in key or not (conf / group).is_dir():
-        config, _ = _compose(entry, conf, earlier)
+        config, _ = composed(entry, conf, earlier)
         yield from (Candidate(start + value) for value in _values_of(config, key.removeprefix(sign)))
 
 
@@ -113,7 +113,7 @@ def _keys(entry: str, conf: Path, earlier: Sequence[str], word: str) -> Iterator
     from omegaconf import DictConfig, OmegaConf
 
     sign = word[:1] if word[:1] in "+~" else ""
-    config, known = _compose(entry, conf, earlier)
+    config, known = composed(entry, conf, earlier)
     yield from (Candidate(f"{sign}{group}=", group_line(group)) for group in known)
     place, dot, _ = word.removeprefix(sign).rpartition(".")
     parent = OmegaConf.select(config, place) if place else config
@@ -128,7 +128,7 @@ def _keys(entry: str, conf: Path, earlier: Sequence[str], word: str) -> Iterator
             yield Candidate(f"{sign}{key}=")
 
 
-def _compose(entry: str, conf: Path, earlier: Sequence[str]) -> tuple["DictConfig", list[str]]:
+def composed(entry: str, conf: Path, earlier: Sequence[str]) -> tuple["DictConfig", list[str]]:
     """The configuration of the typed words, of which those that do not compose are ignored, and its groups as they
     are overridden: `scorer`, `model@...`.
     """

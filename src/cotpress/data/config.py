@@ -12,6 +12,7 @@ from cotpress.answers.extraction import Extractor
 from cotpress.data.columns import is_place
 from cotpress.errors import ConfigError, require
 from cotpress.generation.config import GenerationConfig
+from cotpress.modeling.config import BASE_WEIGHTS, ORIGINAL_WEIGHTS
 from cotpress.settings import Amount, Count, InputPath, Natural, Rule, interval
 
 _ENDING = re.compile(r"\.(jsonl|ndjson|json|csv|parquet)(\.(gz|zst))?$", re.IGNORECASE)
@@ -354,14 +355,19 @@ class Pick(Enum):
 
 @dataclass(kw_only=True, slots=True)
 class SelfWrittenDataConfig(DataConfig):
-    """The run's model answers training questions; right answers are kept (TokenSkip, arXiv 2502.12067, section 3.2)."""
+    """A model answers training questions; right answers are kept (TokenSkip, arXiv 2502.12067, section 3.2)."""
 
     questions: BenchmarkConfig = field(default_factory=BenchmarkConfig)
     """Training questions with gold answers; choose with questions@data.questions=NAME."""
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     """Backend of the model; choose with generation@data.generation=server."""
-    adapter: InputPath | None = None
-    """Directory or hub id of a PEFT adapter on the model, e.g. of a student; a server is asked to load it."""
+    writer: InputPath = BASE_WEIGHTS
+    """Weights that answer: base (the run's model), original (train.py: a student of the whole traces of `taught`, as
+    Original is one of the run's), the folder of a PEFT adapter, a whole model or an artifact of the stage sft, or the
+    hub id of an adapter. A server is asked to load an adapter."""
+    taught: DataConfig | None = None
+    """Traces that the writer is trained on with writer=original; choose with data@data.taught=NAME. Not used
+    otherwise."""
     max_new_tokens: Count = MISSING
     """Budget of one answer, in the model's tokens."""
     samples: Count = 1
@@ -379,7 +385,11 @@ class SelfWrittenDataConfig(DataConfig):
         return self.questions.extractor
 
     def validate(self, key: str) -> None:
-        """Refuse several answers to a question that would all be the same, and questions without answers."""
+        """Refuse equal answers to a question, questions without answers, and a writer without traces to learn from."""
+        if self.writer == ORIGINAL_WEIGHTS:
+            allowed = "traces that were not written for it, e.g. data@data.taught=planted"
+            got = "null" if self.taught is None else self.taught.name
+            require(f"{key}.taught", got, not isinstance(self.taught, SelfWrittenDataConfig | None), allowed)
         if self.samples > 1 and self.generation.temperature == 0:
             raise ConfigError(
                 f"{key}.samples: got {self.samples} at temperature 0, where all answers to a question are the same. "

@@ -36,9 +36,10 @@ from cotpress.generation.backends import (
 from cotpress.generation.config import ServerGenerationConfig
 from cotpress.modeling.config import ModelConfig
 from cotpress.modeling.loading import load_tokenizer, prompt_identity
+from cotpress.modeling.weights import TrainedWeights
 from cotpress.progress import Progress
 from cotpress.prompts import ChatFormat
-from cotpress.records import PROBLEMS_FILE, Problem, Trace
+from cotpress.records import PROBLEMS_FILE, TRACES_FILE, Problem, Trace
 from cotpress.statistics import fraction_interval
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, plain
 from cotpress.store.source import identified
@@ -118,7 +119,7 @@ def select(
         raise DataError(
             f"data=self_written: none of {len(questions)} questions gave a trace ({reasons(dropped)}). Fix: easier "
             "questions, a larger data.max_new_tokens, several data.samples, or a model that solves them "
-            "(data.adapter=DIR puts a student's adapter on it)"
+            "(data.writer=DIR or original: a student)"
         )
     outcomes = Counter(
         judged.reason or ("kept" if judged is picked[i] else "right, but another was kept")
@@ -179,21 +180,55 @@ def _pick(answers: Sequence[_Judged], pick: Pick) -> _Judged | None:
     return right[0] if right else None
 
 
+def questions_of(traces: Artifact, extractor: Extractor, store: ArtifactStore) -> Artifact:
+    """The questions of traces with their gold answers: an artifact with `problems.parquet` (`Problem` records).
+
+    Raises:
+        DataError: No trace has a gold answer.
+    """
+
+    def produce(folder: Path) -> Summary:
+        rows = read_records(traces.file(TRACES_FILE), Trace)
+        asked = distinct([
+            Problem(id=t.id, question=t.question, answer=t.answer, family=t.family, extractor=extractor.value)
+            for t in rows
+            if t.answer
+        ])  # fmt: skip
+        if not asked:
+            raise DataError(
+                f"none of {len(rows)} traces has a gold answer, with which answers to its question are compared. Fix: "
+                "leave shortest out of evaluation.baselines, or give traces with answers"
+            )
+        write_records(folder / PROBLEMS_FILE, asked, Problem)
+        without = Counter({"no gold answer": sum(not t.answer for t in rows)})
+        return Summary(num_rows=len(asked), dropped=+without)
+
+    identity = {"traces": traces.key, "extractor": extractor.value}
+    return store.build("benchmark", identified(identity, questions_of), produce)
+
+
 DRAFTS = "drafts.parquet"
 SOLVED = "solved.parquet"
 
 
 def solve(
-    config: SelfWrittenDataConfig, questions: Artifact, model: ModelConfig, trainer: TrainerConfig, store: ArtifactStore
+    config: SelfWrittenDataConfig,
+    questions: Artifact,
+    model: ModelConfig,
+    trainer: TrainerConfig,
+    store: ArtifactStore,
+    writer: TrainedWeights | None = None,
 ) -> Artifact:
-    """Traces of the questions that the model solved (`solved.parquet`: `Trace` records in the order of the questions).
+    """Traces of the questions that were solved (`solved.parquet`: `Trace` records in the order of the questions).
+
+    `writer` holds the weights that answer in the conversation format of `model`; None for those of `model` itself.
 
     Raises:
         DataError: Nothing was solved.
         GenerationError: The server fails.
         ModelError: The model or its adapter cannot be loaded.
     """
-    drafts = write(config, questions, model, trainer, store)
+    drafts = write(config, questions, model, trainer, store, writer)
     identity = {
         "written": drafts.key,
         "packages": package_versions(),
@@ -218,7 +253,12 @@ def solve(
 
 
 def write(
-    config: SelfWrittenDataConfig, questions: Artifact, model: ModelConfig, trainer: TrainerConfig, store: ArtifactStore
+    config: SelfWrittenDataConfig,
+    questions: Artifact,
+    model: ModelConfig,
+    trainer: TrainerConfig,
+    store: ArtifactStore,
+    writer: TrainedWeights | None = None,
 ) -> Artifact:
     """The model's answers (`drafts.parquet`: `Draft` records in the order of the questions, then of the samples).
 
@@ -227,6 +267,7 @@ def write(
     and a sampled answer depends on its question and index alone. Arguments and errors as for `solve`.
     """
     tokenizer, generation = load_tokenizer(model, store), config.generation
+    weights, adapter = (model, None) if writer is None else writer.on(model)
     if config.samples > 1:
         generation = dataclasses.replace(
             generation,
@@ -238,7 +279,7 @@ def write(
         "prompt": {**prompt_identity(tokenizer), "chat": [model.chat.system, model.chat.user, model.chat.template]},
         "max_new_tokens": config.max_new_tokens,
         "samples": config.samples,
-        **generation_identity(generation, model, trainer, adapter=config.adapter),
+        **generation_identity(generation, weights, trainer, adapter=adapter),
     }
     if isinstance(generation, ServerGenerationConfig):
         identity["context_tokens"] = model.context_tokens  # longer prompts are not sent
@@ -253,7 +294,7 @@ def write(
         with KeptBackend() as opened:
             ask(
                 [(requests, done)],
-                lambda: opened(generation, model, trainer, store, adapter=config.adapter),
+                lambda: opened(generation, weights, trainer, store, adapter=adapter),
                 label="write",
                 unit="answers",
                 sampling=sampling_of(generation),

@@ -38,7 +38,9 @@ from cotpress.data.self_written import SOLVED, solve
 from cotpress.data.thinking import untagged, without_tags
 from cotpress.devices.config import TrainerConfig
 from cotpress.errors import ConfigError, DataError
-from cotpress.modeling.config import ModelConfig
+from cotpress.modeling.config import BASE_WEIGHTS, ORIGINAL_WEIGHTS, ModelConfig
+from cotpress.modeling.sources import adapter_directory
+from cotpress.modeling.weights import TrainedWeights
 from cotpress.records import PROBLEMS_FILE, TRACES_FILE, Problem, Trace
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.store.source import Root, identified
@@ -54,8 +56,13 @@ def traces(
     model: ModelConfig | None = None,
     trainer: TrainerConfig | None = None,
     group: str = "data",
+    writer: TrainedWeights | None = None,
+    questions: Artifact | None = None,
 ) -> Artifact:
     """Training and validation traces: an artifact with `traces.parquet` (`Trace` records).
+
+    `writer` are the weights that write self-written data, `questions` the problems that they answer; None for those of
+    its settings.
 
     Raises:
         ConfigError: A setting does not fit the source, e.g. an unknown problem family, or the file is missing.
@@ -63,7 +70,7 @@ def traces(
         GenerationError: The server of self-written data fails.
     """
     if isinstance(config, SelfWrittenDataConfig) and type(config) not in SOURCES:
-        source = _self_written(config, store, model, trainer or TrainerConfig(), group)
+        source = _self_written(config, store, model, trainer or TrainerConfig(), group, writer, questions)
     else:
         source = _trace_source(config, group)
     source = checked(source, untagged, strict=config.strict, group=group)
@@ -105,6 +112,20 @@ def traces(
         names_columns=isinstance(config, RowsDataConfig),
     )  # fmt: skip
     return artifact
+
+
+def given_writer(config: SelfWrittenDataConfig, group: str = "data") -> TrainedWeights | None:
+    """The weights that the settings of self-written data name; None for the model's own and those of a student.
+
+    Raises:
+        ConfigError: A folder does not exist.
+        ModelError: It holds no weights, or the hub does not know the adapter.
+    """
+    if config.writer in (BASE_WEIGHTS, ORIGINAL_WEIGHTS):
+        return None
+    if Path(config.writer).expanduser().is_dir():
+        return TrainedWeights.saved(Path(config.writer), f"{group}.writer")
+    return TrainedWeights(path=str(adapter_directory(config.writer, key=f"{group}.writer")), is_adapter=True)
 
 
 def find_traces(config: DataConfig, group: str = "data") -> None:
@@ -246,12 +267,23 @@ def _trace(row: dict[str, Any], column: str) -> Trace:
 
 
 def _self_written(
-    config: SelfWrittenDataConfig, store: ArtifactStore, model: ModelConfig | None, trainer: TrainerConfig, group: str
+    config: SelfWrittenDataConfig,
+    store: ArtifactStore,
+    model: ModelConfig | None,
+    trainer: TrainerConfig,
+    group: str,
+    writer: TrainedWeights | None,
+    questions: Artifact | None,
 ) -> Source[Trace]:
     if model is None:
         raise ConfigError(f"{group}=self_written: there is no model to answer the questions. Fix: model=NAME")
-    questions = problems(config.questions, store, f"{group}.questions")
-    solved = solve(config, questions, model, trainer, store)
+    if writer is None and config.writer == ORIGINAL_WEIGHTS:
+        raise ConfigError(
+            f"{group}.writer: got original, a student that train.py trains and this command does not. Fix: "
+            f"{group}.writer=DIR with the folder of a student"
+        )
+    asked = questions or problems(config.questions, store, f"{group}.questions")
+    solved = solve(config, asked, model, trainer, store, writer or given_writer(config, group))
     return Source(
         {"source": "self_written", "sha256": solved.manifest["files"][SOLVED]},
         [],

@@ -30,10 +30,19 @@ class Baseline(Enum):
     """Prompt to leave out the share of the words that the ratio removes."""
     truncation = "truncation"
     """The token budget times the ratio; an answer that is cut off is wrong."""
+    chain_of_draft = "chain_of_draft"
+    """Prompt to keep a draft of a few words for each step (Chain of Draft, arXiv 2502.18600)."""
+    budget_forcing = "budget_forcing"
+    """The thinking is closed after a number of tokens, and the answer asked for (s1, arXiv 2501.19393)."""
+    shortest = "shortest"
+    """A student of the same recipe, trained on the shortest right one of several answers that a model wrote to each of
+    the run's questions (arXiv 2602.13407)."""
 
 
-SHORTENED_TO_RATIO = {Baseline.lc_prompt, Baseline.truncation}
+SHORTENED_TO_RATIO = {Baseline.lc_prompt, Baseline.truncation, Baseline.budget_forcing}
 """Baselines that need no training and use the ratio of the run."""
+TRAINED = {Baseline.original, Baseline.shortest}
+"""Baselines that are students, which evaluate.py does not train."""
 
 
 class Prompted(Enum):
@@ -57,6 +66,28 @@ class Instructions:
     """Row AbbreWords."""
     lc_prompt: str = MISSING
     """Row LC-Prompt; `{percent}` is replaced by 100 * (1 - ratio)."""
+    chain_of_draft: str = MISSING
+    """Row Chain-of-Draft."""
+
+
+@dataclass(kw_only=True, slots=True)
+class BudgetForcingConfig:
+    """Row BudgetForcing: after so many tokens the thinking is closed, and the model goes on after `text`."""
+
+    thinking_tokens: Count | None = None
+    """Tokens of thinking; null is the ratio times the mean of the same model's own answers without a limit."""
+    text: str = MISSING
+    """Text after the closing of the thinking, which begins the response; empty adds none."""
+
+
+@dataclass(kw_only=True, slots=True)
+class ShortestConfig:
+    """Row Shortest: answers to the questions of the run's traces, of which the shortest right ones are learned."""
+
+    samples: Count | None = None
+    """Answers per question; null is that of self-written data with several, otherwise 8."""
+    writer: InputPath | None = None
+    """Weights that answer, as `data.writer`; null is the writer of self-written data, for other data `sft.start`."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -69,6 +100,10 @@ class EvaluationConfig:
     """Model of the baselines that need no training: student or base."""
     instructions: Instructions = field(default_factory=Instructions)
     """Texts of the baselines that only prompt."""
+    budget_forcing: BudgetForcingConfig = field(default_factory=BudgetForcingConfig)
+    """Settings of the baseline budget_forcing."""
+    shortest: ShortestConfig = field(default_factory=ShortestConfig)
+    """Settings of the baseline shortest."""
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     """Backend that generates the answers; choose with generation@evaluation.generation=vllm or server. Sampling is set
     by `samples`, `temperature` and `top_p` here, not there."""

@@ -1,13 +1,15 @@
 """Prompt, budget and sampling with which a student answers problems, and the record of one answer.
 
-Includes the ways to shorten answers that need no training (the baselines of TokenSkip, arXiv 2502.12067, section 4.1).
+Includes the ways to shorten answers that need no training: the baselines of TokenSkip (arXiv 2502.12067, section 4.1),
+Chain of Draft (arXiv 2502.18600) and budget forcing (`cotpress.evaluation.forcing`).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from cotpress.evaluation.config import Baseline, EvaluationConfig, Instructions
+from cotpress.evaluation.config import Baseline, EvaluationConfig
+from cotpress.evaluation.forcing import Forcing
 from cotpress.generation.backends import CTS_TEMPERATURE, CTS_TOP_P, REFUSED, Generation, Request, Sampling
 from cotpress.prompts import ChatFormat
 from cotpress.records import Problem
@@ -25,6 +27,7 @@ class Protocol:
     instruction: str = ""  # line after the question; empty adds none
     samples: int = 1  # answers per problem, each with its own random stream
     sampling: Sampling | None = None  # choice of the next token; None is greedy
+    forcing: Forcing | None = None  # limit of the thinking; None sets none
 
     def __post_init__(self) -> None:
         if self.marker_ratio is not None and self.marker_ratio >= 1:
@@ -92,10 +95,12 @@ class Shortening:
     ratio: float = 1.0
     instruction: str = ""
     truncates: bool = False
+    forcing: Forcing | None = None
 
 
-def shortening(kind: Baseline, ratio: float, instructions: Instructions) -> Shortening | None:
+def shortening(kind: Baseline, ratio: float, config: EvaluationConfig) -> Shortening | None:
     """The change that `kind` makes; None if it is no such baseline or shortens nothing at ratio 1."""
+    instructions, forced = config.instructions, config.budget_forcing
     match kind:
         case Baseline.be_concise:
             return Shortening(name="BeConcise", instruction=instructions.be_concise)
@@ -108,6 +113,14 @@ def shortening(kind: Baseline, ratio: float, instructions: Instructions) -> Shor
             return Shortening(name="LC-Prompt", ratio=ratio, instruction=text)
         case Baseline.truncation if ratio < 1:
             return Shortening(name="Truncation", ratio=ratio, truncates=True)
+        case Baseline.chain_of_draft:
+            return Shortening(name="Chain-of-Draft", instruction=instructions.chain_of_draft)
+        case Baseline.budget_forcing if forced.thinking_tokens is not None:
+            forcing = Forcing(num_tokens=forced.thinking_tokens, text=forced.text)
+            return Shortening(name="BudgetForcing", forcing=forcing)
+        case Baseline.budget_forcing if ratio < 1:
+            forcing = Forcing(num_tokens=None, share=ratio, text=forced.text)
+            return Shortening(name="BudgetForcing", ratio=ratio, forcing=forcing)
     return None
 
 
@@ -130,6 +143,7 @@ def protocol(
         instruction="" if shortening is None else shortening.instruction,
         samples=config.samples,
         sampling=sampling(config, usual),
+        forcing=None if shortening is None else shortening.forcing,
     )
 
 

@@ -19,7 +19,7 @@ from cotpress.devices.config import TrainerConfig
 from cotpress.errors import NotServedError
 from cotpress.evaluation.judging import prediction
 from cotpress.evaluation.protocol import Answer, Protocol, answer_key
-from cotpress.generation.asking import ask, journal
+from cotpress.generation.asking import Batch, ask, journal
 from cotpress.generation.backends import GREEDY, REFUSED, Backend, OpenBackend, generation_identity, open_backend
 from cotpress.generation.config import GenerationConfig, ServerGenerationConfig, VllmGenerationConfig
 from cotpress.generation.hf import TransformersBackend
@@ -107,26 +107,43 @@ class _Answering:
 
     def artifacts(self, candidates: Sequence[Candidate]) -> list[Artifact]:
         """The answers of every candidate (`answers.parquet`), in the order of the problems."""
-        identities = [self._identity(candidate) for candidate in candidates]
         groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
         for index, c in enumerate(candidates):
             weights = c.student.key if isinstance(c.student, Artifact) else c.student
             groups[weights, c.protocol.sampling].append(index)
         built: dict[int, Artifact] = {}
         for indices in sorted(groups.values(), key=lambda indices: self._starts_later(candidates[indices[0]])):
-            if len(indices) == 1:
-                (index,) = indices
-                built[index] = self._build(candidates[index], identities[index])
-                continue
-            with self.store.unfinished("answer", [identities[i] for i in indices]) as folders:
-                missing = {indices[place]: folder for place, folder in folders.items()}
-                seconds = self._generate([(candidates[i], folder) for i, folder in missing.items()])
-                for index, shared in zip(missing, seconds, strict=True):
-                    built[index] = self._build(candidates[index], identities[index], shared)
+            # A limit on the thinking may depend on answers of the same weights without one, which come first.
+            for is_relative in (False, True):
+                members = [i for i in indices if _is_relative(candidates[i]) is is_relative]
+                built.update(zip(members, self._together([self._limited(candidates[i]) for i in members]), strict=True))
+        return [built[index] for index in range(len(candidates))]
+
+    def _together(self, candidates: Sequence[Candidate]) -> list[Artifact]:
+        """The answers of candidates with the same weights, the missing ones in one pass."""
+        identities = [self._identity(candidate) for candidate in candidates]
+        built: dict[int, Artifact] = {}
+        if len(candidates) > 1:
+            with self.store.unfinished("answer", identities) as folders:
+                seconds = self._generate([(candidates[place], folder) for place, folder in folders.items()])
+                for place, shared in zip(folders, seconds, strict=True):
+                    built[place] = self._build(candidates[place], identities[place], shared)
         return [
-            built.get(index) or self._build(candidate, identity)
-            for index, (candidate, identity) in enumerate(zip(candidates, identities, strict=True))
+            built.get(place) or self._build(candidate, identity)
+            for place, (candidate, identity) in enumerate(zip(candidates, identities, strict=True))
         ]
+
+    def _limited(self, candidate: Candidate) -> Candidate:
+        """The candidate with its limit on the thinking in tokens."""
+        asking = candidate.protocol
+        if asking.forcing is None or not asking.forcing.is_relative:
+            return candidate
+        free = dataclasses.replace(candidate, protocol=dataclasses.replace(asking, forcing=None))
+        rows = read_records(self._build(free, self._identity(free)).file(ANSWERS), Answer)
+        mean = sum(row.num_thinking_tokens for row in rows) / len(rows)
+        forcing = asking.forcing.at(mean)
+        log.info("%s: thinking ends after %d tokens; the mean is %.1f", candidate.system, forcing.num_tokens, mean)
+        return dataclasses.replace(candidate, protocol=dataclasses.replace(asking, forcing=forcing))
 
     def _starts_later(self, candidate: Candidate) -> bool:
         """True for a whole model on vLLM: a server that has room for adapters serves it as well, not vice versa."""
@@ -160,13 +177,27 @@ class _Answering:
             return []
         first = group[0][0]
         names = ", ".join(dict.fromkeys(f"{c.system} at {c.ratio:g}" for c, _ in group))
-        return ask(
-            [(c.protocol.requests(self.problems, self.chat), journal(folder)) for c, folder in group],
-            lambda: self._backend(first),
-            label=f"evaluate {names}",
-            unit="answers",
-            sampling=first.protocol.sampling or GREEDY,
+        asked = [(c.protocol.forcing, c.protocol.requests(self.problems, self.chat), journal(f)) for c, f in group]
+
+        def complete(batches: Sequence[Batch], label: str) -> list[float]:
+            sampling = first.protocol.sampling or GREEDY
+            return ask(batches, lambda: self._backend(first), label=label, unit="answers", sampling=sampling)
+
+        context = first.protocol.context_tokens
+        seconds = complete(
+            [(wanted if f is None else f.first(wanted, context), done) for f, wanted, done in asked],
+            f"evaluate {names}",
         )
+        if all(forcing is None for forcing, *_ in asked):
+            return seconds
+        more = complete(
+            [({} if f is None else f.second(wanted, done, self.chat), done) for f, wanted, done in asked],
+            f"evaluate {names}, thinking closed",
+        )
+        for forcing, wanted, done in asked:
+            if forcing is not None:
+                forcing.join(wanted, done, self.chat)
+        return [before + after for before, after in zip(seconds, more, strict=True)]
 
     def _backend(self, candidate: Candidate) -> Backend:
         model, adapter, generation = self.model, None, self.generation
@@ -207,6 +238,11 @@ class _Answering:
             "protocol": candidate.protocol,
         }
         return identified(identity, _Answering)
+
+
+def _is_relative(candidate: Candidate) -> bool:
+    forcing = candidate.protocol.forcing
+    return forcing is not None and forcing.is_relative
 
 
 def given_weights(adapter: str | None, model: ModelConfig, generation: GenerationConfig) -> tuple[str, Path | None]:

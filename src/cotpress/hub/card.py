@@ -1,10 +1,13 @@
 """The model card of a student: metadata for the hub and a page for readers."""
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from cotpress.hub.publication import Publication
+from cotpress.modeling.config import ORIGINAL_WEIGHTS
 from cotpress.modeling.training_record import TRAINING_CONFIG
+from cotpress.records import ORIGINAL
 from cotpress.report.table import percent_interval
 from cotpress.store.grid import markdown_cell
 
@@ -143,16 +146,23 @@ def _training(publication: Publication) -> str:
     tune, trained = config.sft.tune, publication.training["facts"]
     source = config.data.get("path") or config.data.name
     kept = f"{facts['num_kept_tokens']:,} of {facts['num_tokens']:,} kept ({facts['actual_ratio']:.3f})"
+    start = publication.training["identity"].get("start")
     rows = [
         ("data", f"{source}, {publication.training['num_rows']} chains of thought"),
         ("thinking tokens", kept),
         ("scorer", f"`{_selector(publication)}`"),
         ("method", f"{tune.method}, epochs: {tune.epochs}, learning rate {tune.learning_rate:g}, seed {tune.seed}"),
+        *([("start", _start(start, config.sft.get("start")))] if start else []),
         ("final training loss", f"{trained['final_loss']:.3f}"),
     ]
     return "## Training\n\n| | |\n|---|---|\n" + "".join(
         f"| {name} | {markdown_cell(value)} |\n" for name, value in rows
     )
+
+
+def _start(start: Mapping[str, Any], named: str) -> str:
+    how = "whose adapter was trained further" if start["trains_adapter"] else "with whose weights the training began"
+    return f"the student {ORIGINAL.name}, {how}" if named == ORIGINAL_WEIGHTS else f"another student, {how}"
 
 
 def _results(publication: Publication) -> str:

@@ -8,6 +8,9 @@ from omegaconf import MISSING
 from cotpress.prompts import ChatConfig
 from cotpress.settings import Amount, Count, InputPath
 
+BASE_WEIGHTS, ORIGINAL_WEIGHTS = "base", "original"
+"""Values of settings that otherwise name a folder of weights: the run's model, and the student Original."""
+
 
 class ModelSource(Enum):
     """Source of the weights."""

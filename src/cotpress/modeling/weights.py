@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from cotpress.errors import ArtifactError
+from cotpress.errors import ArtifactError, ConfigError, ModelError
 from cotpress.modeling.config import ModelConfig, ModelSource
-from cotpress.modeling.foreign import ADAPTER_CONFIG
+from cotpress.modeling.foreign import ADAPTER_CONFIG, check_adapter
 from cotpress.store.artifacts import Artifact
 
 ADAPTER, MODEL = "adapter", "model"
@@ -44,6 +44,27 @@ class TrainedWeights:
         if weights is None:
             files = sorted(trained.manifest["files"])
             raise ArtifactError(f"artifact {trained.key} holds no weights in {ADAPTER}/ or {MODEL}/ but {files}")
+        return weights
+
+    @classmethod
+    def saved(cls, folder: Path, key: str) -> Self:
+        """The weights in a folder that the setting `key` names, which are a PEFT adapter or a whole model.
+
+        Raises:
+            ConfigError: There is no folder.
+            ModelError: It holds no weights, or an adapter that fails the checks of `foreign`.
+        """
+        folder = folder.expanduser()
+        if not folder.is_dir():
+            raise ConfigError(f"{key}: there is no folder '{folder}' (looked at {folder.absolute()})")
+        if (weights := cls.below(folder)) is None:
+            raise ModelError(
+                f"{key}: '{folder}' holds no weights: {sorted(p.name for p in folder.iterdir())[:12]}. Allowed: a PEFT "
+                f"adapter ({ADAPTER_CONFIG}) or a whole model ({MODEL_CONFIG}) with safetensors weights, or a folder "
+                "of outputs/artifacts with one of them"
+            )
+        if weights.is_adapter:
+            check_adapter(Path(weights.path), str(folder), key)
         return weights
 
     def on(self, base: ModelConfig) -> tuple[ModelConfig, str | None]:

@@ -28,7 +28,7 @@ _OF_TABLES = frozenset(
     f"evaluation.{key}" for key in ("baselines", "prompted", "ratios", "budgets", "confidence", "reference_tokenizer")
 )
 """Settings of the rows and measures of a table, without effect on the answers."""
-_FILES = frozenset({"path", "adapter"})
+_FILES = frozenset({"path", "adapter", "start", "writer"})
 """Last parts of settings that may name another file for every seed."""
 _HASH_CHARS = 8
 _ESSENTIALS, _SETTINGS = 0, 1

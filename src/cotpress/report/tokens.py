@@ -21,7 +21,7 @@ from cotpress.compression.config import CompressionConfig
 from cotpress.errors import ArtifactError
 from cotpress.modeling.segments import owners
 from cotpress.modeling.selection import PERCENTS, RankedTrace, SharedTrace, num_to_keep
-from cotpress.records import RANKING_FILE, SEGMENT_STARTS, SHARES_FILE, TRACES_FILE, Origin, Span, Trace
+from cotpress.records import RANKING_FILE, SEGMENT_STARTS, SHARES_FILE, TRACES_FILE, Span, Trace
 from cotpress.report.figure import SOFT, Picture, style
 from cotpress.report.results import Run, Sources, StageRecord
 from cotpress.report.token_kinds import TokenKind, token_kinds
@@ -100,7 +100,7 @@ def viewed(runs: Sequence[Run], sources: Sources, limit: int = DEFAULT_TRACES) -
     groups: dict[tuple[str, str], dict[str, list[_Source]]] = {}
     try:
         for run, record in [(r, record) for r in runs for record in r.results.stages]:
-            if record.stage != "compress" or (record.system and record.system.origin is Origin.original):
+            if record.stage != "compress" or (record.system and record.system.is_baseline):
                 continue
             source = _find(run, record, sources)
             if isinstance(source, str):

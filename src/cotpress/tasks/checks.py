@@ -31,24 +31,25 @@ from cotpress.config import (
     TrainConfig,
 )
 from cotpress.data.config import DataConfig, HubDataConfig, JsonlDataConfig, RowsDataConfig, SelfWrittenDataConfig
-from cotpress.data.stage import find_problems, find_traces, problems, traces
+from cotpress.data.stage import find_problems, find_traces, given_writer, problems, traces
 from cotpress.data.truth import find_truth, truth
 from cotpress.devices.config import offload_error
 from cotpress.devices.launch import num_local_devices, pick_device
 from cotpress.distill.config import Extractor, LlmDistillConfig
 from cotpress.distill.stage import check_usable
 from cotpress.errors import ArtifactError, ConfigError, CotpressError, GenerationError, ModelError, raise_together
-from cotpress.evaluation.config import SHORTENED_TO_RATIO
+from cotpress.evaluation.config import SHORTENED_TO_RATIO, Baseline
 from cotpress.evaluation.stage import given_weights
 from cotpress.evaluation.summary import token_counter
 from cotpress.generation.config import GenerationConfig, ServerGenerationConfig, VllmGenerationConfig
 from cotpress.generation.server import ServerBackend
 from cotpress.generation.vllm import check_context
 from cotpress.generation.vllm_server import division, installed, interpreter
-from cotpress.modeling.config import ModelConfig, ModelSource
+from cotpress.modeling.config import BASE_WEIGHTS, ORIGINAL_WEIGHTS, ModelConfig, ModelSource
 from cotpress.modeling.loading import check_architecture, check_attention, load_tokenizer, model_identity
 from cotpress.modeling.sources import PACKAGE_PREFIX, adapter_directory, require_weights
 from cotpress.modeling.training_record import TRAINING_CONFIG, TrainingRecord, check_chat
+from cotpress.modeling.weights import TrainedWeights
 from cotpress.modeling.word_weights import word_counter
 from cotpress.planning.measure import empty_model
 from cotpress.prompts import ChatFormat
@@ -63,7 +64,7 @@ from cotpress.store.paths import require_writable
 from cotpress.store.source import Identity
 from cotpress.store.tables import iter_records, training_traces
 from cotpress.tasks.evaluate import examinees as given_examinees
-from cotpress.tasks.flow import Compression, Export, Flow, Scoring
+from cotpress.tasks.flow import SHORTEST_GROUP, Compression, Export, Flow, Scoring
 from cotpress.tasks.run_directory import artifact_store, export_path, export_settings
 from cotpress.tasks.students import examinees as trained_examinees
 from cotpress.tasks.students import needs_original
@@ -71,7 +72,7 @@ from cotpress.tasks.systems import Examinee, context_tokens, examine
 from cotpress.tasks.train import artifacts_until, train_students
 from cotpress.tracking import Tracker
 from cotpress.training.config import Method, Overlong, SavedReferenceConfig
-from cotpress.training.stage import find_saved
+from cotpress.training.start import Start
 
 log = logging.getLogger(__name__)
 
@@ -245,19 +246,17 @@ def models(config: Config, missing: str | None) -> Problems:
     scores = isinstance(config, ScoringPipelineConfig) and config.uses_scorer and reaches(config, Stage.score)
     if usable and isinstance(config, ScoringPipelineConfig) and scores and computes:
         yield from _tried(check_model, config.scorer, config.scoring_model, store)
-    adapters: dict[str, str | None] = {}
     if isinstance(config, ScoringPipelineConfig):
         for key, path in _encoders(config.scorer, "scorer") if scores else ():
             yield from _tried(_find_encoder, path, key, weights=computes)
         if isinstance(config.reference, SavedReferenceConfig) and reaches(config, Stage.reference):
-            yield from _tried(find_saved, Path(config.reference.path))
-        kinds = {"data": config.data, "labelled": config.labelled}
-        adapters = {f"{key}.adapter": d.adapter for key, d in kinds.items() if isinstance(d, SelfWrittenDataConfig)}
-    if isinstance(config, EvaluateConfig):
-        adapters["adapter"] = config.adapter
-    for key, adapter in adapters.items():
-        if adapter is not None:
-            yield from _tried(adapter_directory, adapter, key=key)
+            yield from _tried(TrainedWeights.saved, Path(config.reference.path), "reference.path")
+        for key, kind in _written(config).items():
+            yield from _tried(given_writer, kind, key)
+        if isinstance(config, TrainConfig) and config.sft.start not in (BASE_WEIGHTS, ORIGINAL_WEIGHTS):
+            yield from _tried(_check_start, config, store)
+    if isinstance(config, EvaluateConfig) and config.adapter is not None:
+        yield from _tried(adapter_directory, config.adapter, key="adapter")
     if isinstance(config, TrainConfig | EvaluateConfig) and _answers(config):
         yield from _tried(token_counter, config.evaluation.reference_tokenizer)
 
@@ -272,17 +271,29 @@ def prompts(config: Config) -> Problems:
             named, folder = given_weights(config.adapter, config.model, config.evaluation.generation)
             yield from _tried(_check_given, config, named, folder)
         return
-    for key, data in {"data": config.data, "labelled": config.labelled}.items():
-        if isinstance(data, SelfWrittenDataConfig) and data.adapter is not None:
-            with suppress(CotpressError):
-                folder = adapter_directory(data.adapter, key=f"{key}.adapter")
-                yield from _tried(_check_chat, data.adapter, folder, config.model, "model.chat")
+    for key, data in _written(config).items():
+        with suppress(CotpressError):
+            if (writer := given_writer(data, key)) is not None:
+                yield from _tried(_check_chat, data.writer, Path(writer.path), config.model, "model.chat")
     if isinstance(config.reference, SavedReferenceConfig):
         base_key = "model" if config.reference.base is None else "reference.base"
         with suppress(CotpressError):
-            folder = Path(find_saved(Path(config.reference.path)).path)
+            folder = Path(TrainedWeights.saved(Path(config.reference.path), "reference.path").path)
             base = config.reference.base or config.model
             yield from _tried(_check_chat, config.reference.path, folder, base, f"{base_key}.chat")
+
+
+def _written(config: ScoringPipelineConfig) -> dict[str, SelfWrittenDataConfig]:
+    """Settings of self-written traces by their place, those of the baseline shortest included."""
+    kinds: dict[str, DataConfig | None] = {"data": config.data, "labelled": config.labelled}
+    if isinstance(config, TrainConfig) and Baseline.shortest in config.evaluation.baselines:
+        kinds[SHORTEST_GROUP] = config.shortest
+    return {key: kind for key, kind in kinds.items() if isinstance(kind, SelfWrittenDataConfig)}
+
+
+def _check_start(config: TrainConfig, store: ArtifactStore) -> None:
+    weights = TrainedWeights.saved(Path(config.sft.start), "sft.start")
+    Start.of(weights, config.sft).check(config.sft.tune, config.model, store)
 
 
 def _check_chat(named: str, folder: Path, model: ModelConfig, key: str) -> None:
@@ -410,7 +421,11 @@ def _data_of(config: ScoringPipelineConfig) -> dict[str, DataConfig]:
     """The settings of traces by their group; an export has all rows."""
     is_export = isinstance(config, CompressConfig)
     data = replace(config.data, validation_fraction=0.0) if is_export else config.data
-    return {"data": data} | ({} if config.labelled is None else {"labelled": config.labelled})
+    kinds = {"data": data} | ({} if config.labelled is None else {"labelled": config.labelled})
+    for key, kind in list(kinds.items()):
+        if isinstance(kind, SelfWrittenDataConfig) and kind.writer == ORIGINAL_WEIGHTS and kind.taught is not None:
+            kinds[f"{key}.taught"] = kind.taught
+    return kinds
 
 
 def _read(config: DataConfig, store: ArtifactStore, group: str) -> Artifact:
@@ -478,12 +493,13 @@ def _asked_model(config: Config, key: str) -> tuple[str, ModelConfig]:
 def _missed_servers(config: Config, missing: str | None) -> Iterator[tuple[str, GenerationConfig, int]]:
     """Setting, backend and budget of each stage that has texts to write."""
     if isinstance(config, ScoringPipelineConfig):
-        kinds = {"data": config.data, "labelled": config.labelled if config.needs_labels else None}
-        for group, kind in kinds.items():
-            if not isinstance(kind, SelfWrittenDataConfig):
+        for group, kind in _written(config).items():
+            if group == "labelled" and not config.needs_labels:
                 continue
             if _missing(config, partial(_traces, kind, group)) not in ("solve", "data", ""):
-                yield f"{group}.generation", kind.generation, kind.max_new_tokens
+                is_own = group != SHORTEST_GROUP
+                place = group if is_own else "data" if isinstance(config.data, SelfWrittenDataConfig) else "evaluation"
+                yield f"{place}.generation", kind.generation, kind.max_new_tokens
         distill = config.distill
         extracts = _distills(config) and isinstance(distill, LlmDistillConfig)
         if extracts and _missing(config, _distilled) not in ("distill", ""):
@@ -495,7 +511,7 @@ def _missed_servers(config: Config, missing: str | None) -> Iterator[tuple[str, 
 
 
 def _traces(kind: DataConfig, group: str, flow: Scoring[Any]) -> Artifact:
-    return flow.read(kind, group)
+    return flow.shortest_answers if group == SHORTEST_GROUP and isinstance(flow, Flow) else flow.made(kind, group)
 
 
 def _distilled(flow: Scoring[Any]) -> Artifact:
@@ -576,7 +592,8 @@ def _trained(config: TrainConfig, flow: Flow) -> None:
 
 def _missing(config: ScoringPipelineConfig, look: Callable[[Scoring[Any]], object]) -> str | None:
     """The stage of the first artifact that a part of the flow has to compute; see `first_missing`."""
-    flow: Scoring[Any] = Scoring(config, _silent(), FindingStore(artifact_store(config.output_root)))
+    kind: type[Scoring[Any]] = Flow if isinstance(config, TrainConfig) else Scoring
+    flow = kind(config, _silent(), FindingStore(artifact_store(config.output_root)))
     return _stage_of(partial(look, flow))
 
 

@@ -405,8 +405,8 @@ def _finish(run: Run, served: Mapping[str, str] | None, folder: Path) -> Path:
     kind = TrackerKind.csv if config.tracker.kind is TrackerKind.none else config.tracker.kind
     with open_tracker(replace(config.tracker, kind=kind), job) as tracker:  # none would replace those of the training
         students = kept_students(run.trained, run.run_dir)
-        if students.original is not None:
-            tracker.of_system(students.original.system.label).artifact(students.original.artifact)
+        for other in students.all[:-1]:
+            tracker.of_system(other.system.label).artifact(other.artifact)
         tracker.artifact(students.own.artifact)
         track_results(tracker, rows, predictions)
     about = RunSettings(name=run.trained.name, essentials=run.trained.essentials, settings=run.settings)

@@ -15,16 +15,19 @@ from cotpress.compression.config import CompressionConfig, Protection, Selection
 from cotpress.compression.ranking import unescaped
 from cotpress.compression.stage import compress, compress_shard, token_table
 from cotpress.config import CompressConfig, FidelityConfig, PipelineConfig, ScoringPipelineConfig, TrainConfig
-from cotpress.data.config import DataConfig, PlantedDataConfig
+from cotpress.data.config import DataConfig, PlantedDataConfig, SelfWrittenDataConfig
 from cotpress.data.overlap import decontaminated, overlap
+from cotpress.data.self_written import questions_of
 from cotpress.data.stage import is_text, problems, traces
 from cotpress.data.truth import truth
 from cotpress.devices.config import Shard
 from cotpress.devices.launch import set_up_torch
 from cotpress.distill.stage import distill
 from cotpress.evaluation.stage import Validation
+from cotpress.modeling.config import BASE_WEIGHTS, ORIGINAL_WEIGHTS
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
-from cotpress.records import ORIGINAL, TRACES_FILE, Origin, System
+from cotpress.modeling.weights import TrainedWeights
+from cotpress.records import ORIGINAL, SHORTEST, TRACES_FILE, Origin, System
 from cotpress.report.results import StageRecord
 from cotpress.scoring.job import ChunkJob, Job, scoring_job
 from cotpress.scoring.models import Models
@@ -33,7 +36,7 @@ from cotpress.store.artifacts import Artifact, ArtifactStore
 from cotpress.tasks.run_directory import artifact_store
 from cotpress.tasks.systems import compressed_system, stage_record
 from cotpress.tracking import Tracker
-from cotpress.training.config import SavedReferenceConfig
+from cotpress.training.config import Overlong, SavedReferenceConfig
 from cotpress.training.stage import saved_reference, train_reference, train_student
 
 if TYPE_CHECKING:
@@ -43,6 +46,9 @@ log = logging.getLogger(__name__)
 
 NUM_LABELLED_TRACES = 220
 """Built-in traces used as labelled data where `data` has no traces to learn from; as in conf/data/planted.yaml."""
+
+SHORTEST_GROUP = "evaluation.shortest"
+"""Place of the settings of the traces of Shortest, for messages."""
 
 ScoringT = TypeVar("ScoringT", bound=ScoringPipelineConfig)
 PipelineT = TypeVar("PipelineT", bound=PipelineConfig)
@@ -80,7 +86,19 @@ class Scoring(Generic[ScoringT]):
 
     def read(self, data: DataConfig, group: str) -> Artifact:
         """The traces of a source, which stands at the place `group` of the configuration."""
-        return traces(data, self.store, model=self._config.model, trainer=self._config.trainer, group=group)
+        return self.made(data, group)
+
+    def made(self, data: DataConfig, group: str, questions: Artifact | None = None) -> Artifact:
+        """All traces of a source; those of self-written data answer `questions` in place of their own."""
+        c = self._config
+        writer = self._writer(data, group) if isinstance(data, SelfWrittenDataConfig) else None
+        return traces(
+            data, self.store, model=c.model, trainer=c.trainer, group=group, writer=writer, questions=questions
+        )
+
+    def _writer(self, data: SelfWrittenDataConfig, group: str) -> TrainedWeights | None:
+        """The weights that write self-written data; None for those that its settings name."""
+        return None
 
     @cached_property
     def traces(self) -> Artifact:
@@ -234,12 +252,14 @@ class Compression(Scoring[PipelineT]):
         """The whole training traces, which the Original student is trained on."""
         return self._kept("compress", self._compress(CompressionConfig(), None), ORIGINAL)
 
-    def _compress(self, compression: CompressionConfig, scores: Artifact | None) -> Artifact:
+    def _compress(
+        self, compression: CompressionConfig, scores: Artifact | None, traces: Artifact | None = None
+    ) -> Artifact:
         return compress(
             compression,
             ratio=self._config.ratio if scores else 1.0,
             seed=self._config.seed,
-            traces=self.traces,
+            traces=traces or self.traces,
             scores=scores,
             tokenizer=self.tokenizer,
             tokenizer_key=tokenizer_fingerprint(self.tokenizer),
@@ -288,18 +308,39 @@ class Flow(Compression[TrainConfig]):
 
     def read(self, data: DataConfig, group: str) -> Artifact:
         """Traces of a group, without those whose question is in the benchmark."""
+        return self._decontaminated(self.made(data, group), data, group)
+
+    def _decontaminated(self, made: Artifact, data: DataConfig, group: str) -> Artifact:
         benchmark = self._config.benchmark
-        made = super().read(data, group)
         found = overlap(made, self.problems, benchmark.prompt, self.store)
         self._kept("overlap", found, part="" if group == "data" else group)
         return decontaminated(
             made, found, self.store, group=group, name=data.name, benchmark=benchmark.title, remove=data.decontaminate
         )
 
+    @cached_property
+    def original(self) -> Artifact:
+        """The student Original, trained on the whole traces of the run.
+
+        Where students start from the writer of the traces, that is Original.
+        """
+        c = self._config
+        if c.starts_from_writer:
+            return self._taught("data")
+        common = c.sft.overlong is Overlong.common  # otherwise it needs no scores
+        return self.student(ORIGINAL, self.uncompressed(), [self.compressed()] if common else [])
+
     def student(self, system: System, compressed: Artifact, beside: Sequence[Artifact] = ()) -> Artifact:
         """The student trained on these compressed traces; `beside` are those of the other systems of the run."""
-        c = self._config
-        student = train_student(
+        return self._kept("sft", self._trained(system, compressed, self.traces, self._config.data, beside), system)
+
+    def _trained(
+        self, system: System, compressed: Artifact, traces: Artifact, data: DataConfig, beside: Sequence[Artifact] = ()
+    ) -> Artifact:
+        c, start = self._config, self._start(system)
+        # The names are no part of the identity, so those of one student are the same in every run.
+        names = {"data": data.name, "scorer": ORIGINAL.name if system.origin is Origin.original else system.name}
+        return train_student(
             c.sft,
             model=c.model,
             compressed=compressed,
@@ -308,18 +349,72 @@ class Flow(Compression[TrainConfig]):
             store=self.store,
             beside=beside,
             name=system.title,
-            validate=self.validation(system),
-            names={"data": c.data.name, "scorer": system.name},
+            validate=self.validation(system, traces, data),
+            names=names if start is None else {**names, "start": Path(c.sft.start).name},
+            start=start,
         )
-        return self._kept("sft", student, system)
 
-    def validation(self, system: System) -> Validation:
-        """The problems that a student answers during its training, and how its answers are judged."""
+    def _start(self, system: System) -> TrainedWeights | None:
+        """The weights that a student starts from; None for those of the run's model."""
+        start = self._config.sft.start
+        if start == BASE_WEIGHTS or (start == ORIGINAL_WEIGHTS and system.origin is Origin.original):
+            return None
+        if start == ORIGINAL_WEIGHTS:
+            return TrainedWeights.of(self.original)
+        return TrainedWeights.saved(Path(start), "sft.start")
+
+    def _writer(self, data: SelfWrittenDataConfig, group: str) -> TrainedWeights | None:
+        """See `Scoring`; a student of other traces is trained where it is missing."""
+        if data.writer != ORIGINAL_WEIGHTS:
+            return None
+        asks_traces = group == SHORTEST_GROUP and not isinstance(self._config.data, SelfWrittenDataConfig)
+        return TrainedWeights.of(self.original if asks_traces else self._taught(group))
+
+    def _taught(self, group: str) -> Artifact:
+        """The writer of self-written data: the student of the whole traces of `taught`."""
+        place = "labelled" if group == "labelled" else "data"
+        data = self._config.labelled if place == "labelled" else self._config.data
+        assert isinstance(data, SelfWrittenDataConfig)
+        assert data.taught is not None
+        name = f"{place}.taught"
+        traces = self._kept("data", self.read(data.taught, name), part=name)
+        is_original = place == "data" and self._config.starts_from_writer
+        system = ORIGINAL if is_original else replace(ORIGINAL, name="Writer" if place == "data" else "labelled Writer")
+        whole = self._kept("compress", self._compress(CompressionConfig(), None, traces), system)
+        return self._kept("sft", self._trained(system, whole, traces, data.taught), system)
+
+    @cached_property
+    def shortest_answers(self) -> Artifact:
+        """The shortest right one of several answers to each question of the run, as traces."""
+        data = self._config.data
+        own = isinstance(data, SelfWrittenDataConfig)
+        questions = None if own else questions_of(self.data, data.extractor, self.store)
+        return self.made(self._config.shortest, SHORTEST_GROUP, questions)
+
+    @cached_property
+    def shortest(self) -> Artifact:
+        """The student Shortest, trained on the shortest right answers to the questions of the run.
+
+        It learns as the other students do, with `sft.overlong=common` from no other questions.
+        """
+        c, data = self._config, self._config.shortest
+        made = self._decontaminated(self.shortest_answers, data, SHORTEST_GROUP)
+        traces = self._kept("data", made, part=SHORTEST.name)
+        whole = self._kept("compress", self._compress(CompressionConfig(), None, traces), SHORTEST)
+        common = c.sft.overlong is Overlong.common
+        beside = [self.compressed(), self.uncompressed()] if common else []
+        return self._kept("sft", self._trained(SHORTEST, whole, traces, data, beside), SHORTEST)
+
+    def validation(self, system: System, traces: Artifact | None = None, data: DataConfig | None = None) -> Validation:
+        """The problems that a student answers during its training, and how its answers are judged.
+
+        They are those of `traces` from the source `data`, by default of the run's.
+        """
         c = self._config
         return Validation(
-            traces=self.traces.file(TRACES_FILE),
+            traces=(traces or self.traces).file(TRACES_FILE),
             num_problems=c.sft.validation_problems,
-            extractor=c.data.extractor.value,
+            extractor=(data or c.data).extractor.value,
             model=c.model,
             store=self.store,
             generation_tokens=c.trainer.generation_tokens,

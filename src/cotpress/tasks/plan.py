@@ -14,13 +14,14 @@ from cotpress.config import TrainConfig
 from cotpress.data.config import PlantedDataConfig, SelfWrittenDataConfig
 from cotpress.errors import ModelError
 from cotpress.evaluation.config import Baseline
-from cotpress.modeling.config import ModelConfig
+from cotpress.modeling.config import ORIGINAL_WEIGHTS, ModelConfig
 from cotpress.planning import workload
 from cotpress.planning.measure import Usage, Writing, computed_dtype, reading_pass, writing_pass
 from cotpress.planning.tables import show_hours, show_training, show_uses
 from cotpress.planning.training import Training
 from cotpress.planning.workload import Work
 from cotpress.scoring.table import model_to_read, num_passes
+from cotpress.tasks.students import needs_original
 from cotpress.training.config import Overlong, TuneConfig
 
 log = logging.getLogger(__name__)
@@ -113,10 +114,18 @@ def work(config: TrainConfig, reference: Training | None, student: Training, wri
             float32=_format(training.model) == "float32",
         )
 
-    if isinstance(config.data, SelfWrittenDataConfig) and writing is not None:
-        tokens = assumed.thinking_tokens + assumed.response_tokens
-        answers = traces * config.data.samples
-        yield workload.writing_work("write traces", writing, assumed, answers=answers, tokens=tokens, rows=rows)
+    def write(name: str, samples: int) -> Iterator[Work]:
+        if writing is not None:
+            tokens, answers = assumed.thinking_tokens + assumed.response_tokens, traces * samples
+            yield workload.writing_work(name, writing, assumed, answers=answers, tokens=tokens, rows=rows)
+
+    data = config.data
+    if isinstance(data, SelfWrittenDataConfig):
+        if data.writer == ORIGINAL_WEIGHTS and data.taught is not None:
+            taught = workload.num_traces(data.taught, assumed)
+            name = "student Original, the writer" if config.starts_from_writer else "writer"
+            yield train(name, student, round(taught * (1 - data.taught.validation_fraction)), 1.0)
+        yield from write("write traces", data.samples)
     if reference is not None:
         yield train("reference model", reference, min(train_traces, config.reference.limit or train_traces), 1.0)
     scoring_model = model_to_read(config.scorer, config.scoring_model)
@@ -130,8 +139,11 @@ def work(config: TrainConfig, reference: Training | None, student: Training, wri
             utilisation=assumed.scoring_utilisation,
             float32=_format(scoring_model) == "float32",
         )
-    if Baseline.original in config.evaluation.baselines:
+    if needs_original(config) and not config.starts_from_writer:
         yield train("student Original", student, train_traces, 1.0)
+    if Baseline.shortest in config.evaluation.baselines:
+        yield from write("write answers of Shortest", config.shortest.samples)
+        yield train("student Shortest", student, train_traces, 1.0)
     mixed = config.compression.mixed_ratios
     ratio = sum(mixed) / len(mixed) if mixed else config.ratio
     if config.compression.mode is not Mode.delete:

@@ -7,8 +7,9 @@ from pathlib import Path
 from cotpress.config import EvaluateConfig, TrainConfig
 from cotpress.errors import ConfigError
 from cotpress.evaluation.config import Baseline, Prompted
+from cotpress.modeling.config import ORIGINAL_WEIGHTS
 from cotpress.modeling.weights import TrainedWeights
-from cotpress.records import BASE, MIXED, ORIGINAL, Origin, System
+from cotpress.records import BASE, MIXED, ORIGINAL, SHORTEST, Origin, System
 from cotpress.report.students import Student, TrainedRun, open_student, write_students
 from cotpress.store.artifacts import Artifact
 from cotpress.store.students import name_student
@@ -46,12 +47,19 @@ class Students:
     """The students that the rows of a run are made from.
 
     Attributes:
-        original: The student of the uncompressed traces; None if no row of the run needed it.
+        original: The student of the uncompressed traces; None if the run did not need it.
         own: The student of the scorer; its system has no ratio if the student has a control marker.
+        shortest: The student of the shortest right answers; None if no row of the run needed it.
     """
 
     original: Trained | None
     own: Trained
+    shortest: Trained | None = None
+
+    @property
+    def all(self) -> list[Trained]:
+        """All students that there are."""
+        return [trained for trained in (self.original, self.shortest, self.own) if trained is not None]
 
 
 def kept_students(run: TrainedRun, run_dir: Path) -> Students:
@@ -69,7 +77,8 @@ def kept_students(run: TrainedRun, run_dir: Path) -> Students:
         )
         for s in run.students
     }
-    return Students(original=opened.get(Origin.original), own=opened[Origin.scorer])
+    original, shortest = opened.get(Origin.original), opened.get(Origin.shortest)
+    return Students(original=original, own=opened[Origin.scorer], shortest=shortest)
 
 
 def examinees(config: TrainConfig | EvaluateConfig, students: Students) -> list[Examinee]:
@@ -78,11 +87,12 @@ def examinees(config: TrainConfig | EvaluateConfig, students: Students) -> list[
 
 
 def needs_original(config: TrainConfig | EvaluateConfig) -> bool:
-    """True if a row of a run needs the student of the uncompressed traces."""
+    """True if a row of a run needs the student Original, or other students start from it."""
     evaluation = config.evaluation
     changes = (change_of(kind, config) for kind in evaluation.baselines)
     prompts_it = evaluation.prompted is Prompted.student and any(change is not None for change in changes)
-    return Baseline.original in evaluation.baselines or prompts_it
+    starts_others = isinstance(config, TrainConfig) and config.sft.start == ORIGINAL_WEIGHTS
+    return Baseline.original in evaluation.baselines or prompts_it or starts_others
 
 
 def _baseline(kind: Baseline, config: TrainConfig | EvaluateConfig, students: Students) -> list[Examinee]:
@@ -92,6 +102,8 @@ def _baseline(kind: Baseline, config: TrainConfig | EvaluateConfig, students: St
             return [Examinee(system=BASE, student=None, actual_ratio=1.0)]
         case Baseline.original:
             return [_original(students)]
+        case Baseline.shortest:
+            return [_shortest(students)]
         case Baseline.ratio_one:
             return []  # a row of the scorer's own student, see `_own`
     change = change_of(kind, config)
@@ -107,6 +119,15 @@ def _original(students: Students) -> Examinee:
             "Fix: evaluation.baselines=[base], or another list without original and without prompts for it"
         )
     return Examinee(system=ORIGINAL, student=trained.artifact, actual_ratio=1.0)
+
+
+def _shortest(students: Students) -> Examinee:
+    if (trained := students.shortest) is None:
+        raise ConfigError(
+            "evaluation.baselines: got shortest, a student that this run has not trained. Fix: leave it out, or "
+            "train.py with evaluation.baselines+=shortest"
+        )
+    return Examinee(system=SHORTEST, student=trained.artifact, actual_ratio=1.0)
 
 
 def _own(config: TrainConfig | EvaluateConfig, students: Students) -> list[Examinee]:
@@ -129,7 +150,7 @@ def _own(config: TrainConfig | EvaluateConfig, students: Students) -> list[Exami
 def keep_students(config: TrainConfig, students: Students, flow: Flow, run_dir: Path) -> None:
     """Name all students of a run, and write all that asking them later needs into its directory."""
     kept = []
-    for trained in filter(None, (students.original, students.own)):
+    for trained in students.all:
         weights = Path(TrainedWeights.of(trained.artifact).path)
         kept.append(trained.kept(name_student(_plain_name(trained.system), trained.artifact, weights)))
     run = TrainedRun(
@@ -146,8 +167,8 @@ def keep_students(config: TrainConfig, students: Students, flow: Flow, run_dir: 
 
 
 def _plain_name(system: System) -> str:
-    """`original`, `cts-0.7`, `cts-mixed`, `cts-mask_loss-0.7`, `first_solution`."""
-    if system.origin is Origin.original:
-        return "original"
+    """`original`, `shortest`, `cts-0.7`, `cts-mixed`, `cts-mask_loss-0.7`, `first_solution`."""
+    if system in (ORIGINAL, SHORTEST):
+        return system.name.lower()
     ratio = "" if system.ratio is None else f"{system.ratio:g}"
     return "-".join(filter(None, (system.name, system.variant, ratio)))

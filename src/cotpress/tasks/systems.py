@@ -109,7 +109,7 @@ def change_of(kind: Baseline, config: TrainConfig | EvaluateConfig) -> Shortenin
     """
     if config.ratio == 0 and kind in SHORTENED_TO_RATIO:
         return None
-    return shortening(kind, config.ratio, config.evaluation.instructions)
+    return shortening(kind, config.ratio, config.evaluation)
 
 
 def shortened(change: Shortening, of: Examinee | None) -> Examinee:

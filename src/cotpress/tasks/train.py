@@ -11,9 +11,10 @@ from pathlib import Path
 
 from cotpress.compression.stage import LOSS_SHARE, reached_ratio
 from cotpress.config import Stage, TrainConfig
+from cotpress.evaluation.config import Baseline
 from cotpress.evaluation.summary import token_counter
 from cotpress.generation.backends import KeptBackend
-from cotpress.records import ORIGINAL
+from cotpress.records import ORIGINAL, SHORTEST
 from cotpress.report.stage import show_ended
 from cotpress.report.students import Ended, write_until
 from cotpress.store.artifacts import Artifact
@@ -59,14 +60,15 @@ def train(config: TrainConfig, folder: Path) -> tuple[float | None, Path]:
 
 
 def train_students(config: TrainConfig, flow: Flow) -> Students:
-    """Train the student of the scorer, and Original if a row of the table needs it."""
-    common = config.sft.overlong is Overlong.common  # otherwise Original needs no scores
-    original = None
+    """Train the student of the scorer, and Original and Shortest where they are needed."""
+    common = config.sft.overlong is Overlong.common
+    original = shortest = None
     if needs_original(config):
-        artifact = flow.student(ORIGINAL, flow.uncompressed(), [flow.compressed()] if common else [])
-        original = Trained(system=ORIGINAL, artifact=artifact, reached={"": 1.0})
+        original = Trained(system=ORIGINAL, artifact=flow.original, reached={"": 1.0})
+    if Baseline.shortest in config.evaluation.baselines:
+        shortest = Trained(system=SHORTEST, artifact=flow.shortest, reached={"": 1.0})
     system, compressed = compressed_system(config), flow.compressed()
-    if original is not None and not common:
+    if original is not None and not common and not config.starts_from_writer:
         _tell_fewer_traces(config, flow, system.title, compressed)
     ratios = [None, *dict.fromkeys([*config.compression.mixed_ratios, 1.0])]
     reached = {"" if r is None else str(float(r)): reached_ratio(compressed, r) for r in ratios}
@@ -76,7 +78,7 @@ def train_students(config: TrainConfig, flow: Flow) -> Students:
         reached={marker: kept for marker, kept in reached.items() if kept is not None},
         loss_share=compressed.facts.get(LOSS_SHARE),
     )
-    return Students(original=original, own=own)
+    return Students(original=original, own=own, shortest=shortest)
 
 
 def _tell_fewer_traces(config: TrainConfig, flow: Flow, name: str, compressed: Artifact) -> None:
@@ -114,5 +116,6 @@ def artifacts_until(stage: Stage, config: TrainConfig, flow: Flow) -> list[Artif
         case Stage.score:
             made = [] if flow.selected_by is None else [flow.selected_by]
         case Stage.compress:
-            made = [flow.compressed(), *([flow.uncompressed()] if needs_original(config) else [])]
+            whole = needs_original(config) and not config.starts_from_writer
+            made = [flow.compressed(), *([flow.uncompressed()] if whole else [])]
     return made

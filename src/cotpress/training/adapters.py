@@ -21,11 +21,17 @@ if TYPE_CHECKING:
 
 
 def make_trainable(model: Any, config: TuneConfig) -> Any:
-    """Put the model in train mode with the parameters of the method trainable, and only those; none is an error."""
+    """Put the model in train mode with the parameters of the method trainable, and only those; none is an error.
+
+    A LoRA adapter that the model already has is trained further.
+    """
     if config.method is Method.none:
         raise ConfigError("method none trains nothing; allowed here: lora, full")
     if config.method is Method.full:
         model.requires_grad_(True)
+    elif hasattr(model, "peft_config"):  # a start that is trained further
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_("lora_" in name)
     else:
         from peft import LoraConfig, get_peft_model
 

@@ -9,7 +9,7 @@ from omegaconf import MISSING
 
 from cotpress.devices.config import HeadLoss
 from cotpress.errors import MissingExtraError, require
-from cotpress.modeling.config import ModelConfig
+from cotpress.modeling.config import BASE_WEIGHTS, ModelConfig
 from cotpress.settings import Amount, Count, InputPath, Natural, interval
 
 
@@ -119,6 +119,16 @@ class SavedReferenceConfig(ReferenceConfig):
         return f"saved in {self.path}"
 
 
+class StartAdapter(Enum):
+    """Use of a LoRA adapter that a LoRA student starts from."""
+
+    further = "further"
+    """The adapter itself is trained further, so the recipe needs its rank and alpha."""
+    merge = "merge"
+    """It is added to the weights, which stay as they are, and a new adapter is trained on top. The student is saved as
+    one adapter on the run's model, whose rank is the sum of both."""
+
+
 @dataclass(kw_only=True, slots=True)
 class SftConfig:
     """Fine-tuning of the student (config group `sft`)."""
@@ -128,6 +138,13 @@ class SftConfig:
     question: bool = True
     """False trains on the assistant's turn alone, without system text, question and chat template (QFFT, arXiv
     2506.12860); evaluations ask as ever. All students of the run are trained so."""
+    start: InputPath = BASE_WEIGHTS
+    """Weights that students start from: base (the run's model), original (the student Original of the run, which itself
+    starts from the run's model), or the folder of a LoRA adapter, a whole model or an artifact of the stage sft, from
+    which Original starts as well. A folder named base or original is ./base or ./original."""
+    start_adapter: StartAdapter = StartAdapter.further
+    """Use of an adapter that a LoRA student starts from: further (it is trained further) or merge (a new one on top).
+    With sft=full it is merged in either case."""
     overlong: Overlong = Overlong.common
     """Training sequences over `tune.max_tokens`: common (all systems learn from the traces that each can hold), drop or
     cut (LLaMA-Factory's rule, so that of the papers). Where no sequence is too long, the student is the same."""

@@ -22,9 +22,7 @@ import torch
 import cotpress
 from cotpress.devices.config import TrainerConfig
 from cotpress.devices.launch import here, pick_device, report, run_on_devices
-from cotpress.errors import ConfigError, ModelError
-from cotpress.modeling.config import Dtype, ModelConfig, ModelSource
-from cotpress.modeling.foreign import ADAPTER_CONFIG, check_adapter
+from cotpress.modeling.config import Dtype, ModelConfig
 from cotpress.modeling.loading import (
     has_dropout,
     load_model,
@@ -35,7 +33,7 @@ from cotpress.modeling.loading import (
 )
 from cotpress.modeling.sources import directory_sha256
 from cotpress.modeling.training_record import TRAINING_CONFIG, TrainingRecord
-from cotpress.modeling.weights import ADAPTER, MODEL, MODEL_CONFIG, TrainedWeights
+from cotpress.modeling.weights import ADAPTER, MODEL, TrainedWeights
 from cotpress.prompts import ChatFormat
 from cotpress.records import COMPRESSED_FILE, VALUABLE_FILE, CompressedTrace, ValuableTrace
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, plain, write_text_atomic
@@ -49,6 +47,7 @@ from cotpress.training.fit import Fitted, Validate, fit
 from cotpress.training.module import NextTokenModule, ReferenceModule, SftModule
 from cotpress.training.overlong import left_out, limited, sequence_lengths, set_digest
 from cotpress.training.sharing import of_masters, pick_sharing
+from cotpress.training.start import Start, check_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +70,8 @@ class TrainingJob:
     """Name of the student, for messages."""
     validate: Validate | None = None
     validations: int = 0
+    start: Start | None = None
+    """Weights that it starts from; None for those of `base`."""
 
     @property
     def max_tokens(self) -> int:
@@ -87,8 +88,9 @@ def train_here(job: TrainingJob, examples: Examples, workdir: Path) -> Fitted:
     sharing = pick_sharing(job.trainer, of_masters(computed))
 
     def make(place: torch.device) -> Any:
+        load = load_model if job.start is None else job.start.load
         # The check of the head takes seconds on a large model in main memory, so one worker does it for all.
-        return make_trainable(load_model(base, job.store, split=here().is_first, device=place, key=job.key), job.tune)
+        return make_trainable(load(base, job.store, split=here().is_first, device=place, key=job.key), job.tune)
 
     model = sharing.load(device, make)
     if job.validate is not None and not sharing.whole and here().is_first:
@@ -105,6 +107,8 @@ def train_here(job: TrainingJob, examples: Examples, workdir: Path) -> Fitted:
         if here().is_first:
             tokenizer = load_tokenizer(job.base, job.store)
             save_trained(model, tokenizer, job.tune, job.base.path, workdir, weights=weights)
+            if job.start is not None:
+                job.start.finish(workdir, base, job.store)
         else:
             deque(weights or (), maxlen=0)
     return fitted
@@ -156,6 +160,7 @@ def train_student(
     name: str = "",
     validate: Validate | None = None,
     names: Mapping[str, str] | None = None,
+    start: TrainedWeights | None = None,
 ) -> Artifact:
     """The student, trained on `compressed.parquet` (`adapter/` or `model/`).
 
@@ -171,11 +176,19 @@ def train_student(
         name: Its name, for messages.
         validate: Called during the training; picklable.
         names: Those of its `TrainingRecord`.
+        start: Weights that it starts from; None for those of `model`.
+
+    Raises:
+        ConfigError: The recipe does not fit the start.
+        ModelError: The start is no LoRA adapter and no whole model.
     """
+    begin = None if start is None else Start.of(start, config)
     job = TrainingJob(
         kind=SftModule, tune=config.tune, base=model, trainer=trainer, store=store, name=name, validate=validate,
-        validations=config.validations_per_run if config.validation_problems > 0 else 0,
+        validations=config.validations_per_run if config.validation_problems > 0 else 0, start=begin,
     )  # fmt: skip
+    if begin is not None:
+        begin.check(config.tune, model, store)
     tokenizer = load_tokenizer(model, store)
     chat, key = ChatFormat(tokenizer, model.chat), tokenizer_fingerprint(tokenizer)
     beside = [other for other in beside if other.key != compressed.key]
@@ -198,7 +211,8 @@ def train_student(
         sequences = student_sequences(rows, chat, question=config.question)
         return limited(sequences, job.max_tokens, cut=cut, without=without)
 
-    upstream = {"compressed": compressed.key, **effect, **chat.opening_identity()}
+    begun = {} if begin is None else begin.identity()
+    upstream = {"compressed": compressed.key, **effect, **begun, **chat.opening_identity()}
     upstream |= {} if config.question else {"question": False}
 
     def record() -> TrainingRecord:
@@ -222,7 +236,8 @@ def _build(
         _tell(job, made)
         work = (job, made, workdir)
         fitted, *_ = run_on_devices(train_here, work, trainer=job.trainer, on_message=lambda m: _log(tracker, *m))
-        weights = workdir / (ADAPTER if job.tune.method is Method.lora else MODEL)
+        is_adapter = job.tune.method is Method.lora if job.start is None else job.start.makes_adapter(job.tune)
+        weights = workdir / (ADAPTER if is_adapter else MODEL)
         trained = dataclasses.replace(record(), marker_ratios=made.marker_ratios)
         write_text_atomic(weights / TRAINING_CONFIG, trained.text())
         facts = {
@@ -289,10 +304,10 @@ def saved_reference(folder: Path, *, base: ModelConfig, store: ArtifactStore) ->
         ModelError: The folder does not exist or holds neither an adapter nor a model.
         ConfigError: The tokenizer of the whole model is not that of the base model.
     """
-    weights = find_saved(folder)
+    weights = TrainedWeights.saved(folder, "reference.path")
     source, kind = Path(weights.path), ADAPTER if weights.is_adapter else MODEL
-    if not weights.is_adapter:
-        _check_tokenizer(source, base, store)
+    if not weights.is_adapter and not check_tokenizer(source, base, store, key="reference.path"):
+        log.warning("reference.path: %s has no tokenizer; assuming that of '%s'", source, base.name)
 
     def produce(workdir: Path) -> Summary:
         (workdir / kind).mkdir(exist_ok=True)
@@ -305,32 +320,3 @@ def saved_reference(folder: Path, *, base: ModelConfig, store: ArtifactStore) ->
 
     identity = identified({"saved": kind, "content": directory_sha256(source)}, saved_reference)
     return store.build("reference", identity, produce)
-
-
-def find_saved(folder: Path) -> TrainedWeights:
-    """The weights of a saved reference model; `ConfigError` if there is no folder, `ModelError` if it holds none."""
-    folder = folder.expanduser()
-    if not folder.is_dir():
-        raise ConfigError(f"reference.path: there is no folder '{folder}' (looked at {folder.absolute()})")
-    if (weights := TrainedWeights.below(folder)) is not None:
-        if weights.is_adapter:
-            check_adapter(Path(weights.path), str(folder), "reference.path")
-        return weights
-    raise ModelError(
-        f"reference.path: '{folder}' holds no reference model: {sorted(p.name for p in folder.iterdir())[:12]}. "
-        f"Allowed: a PEFT adapter ({ADAPTER_CONFIG}) or a whole model ({MODEL_CONFIG}) with safetensors weights, "
-        "or a folder of outputs/artifacts/reference. For a model on the hub: reference=none model@reference.base=NAME"
-    )
-
-
-def _check_tokenizer(folder: Path, base: ModelConfig, store: ArtifactStore) -> None:
-    """Check that the model's tokenizer is that of the base model, whose tokens it reads."""
-    if not (folder / "tokenizer.json").is_file():
-        log.warning("reference.path: %s has no tokenizer; assuming that of '%s'", folder, base.name)
-        return
-    own = ModelConfig(name=folder.name, source=ModelSource.hub, path=str(folder.absolute()))
-    if tokenizer_fingerprint(load_tokenizer(own, store)) != tokenizer_fingerprint(load_tokenizer(base, store)):
-        raise ConfigError(
-            f"reference.path: the model in '{folder}' has another tokenizer than '{base.name}'. "
-            "Fix: model@reference.base=NAME of the model that it was trained from"
-        )

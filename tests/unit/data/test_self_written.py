@@ -408,7 +408,7 @@ def test_unclosed_thinking_is_not_read_as_an_instruct_answer(written: ChatFormat
 
 
 def test_no_trace_at_all_is_an_error_with_counts(written: ChatFormat) -> None:
-    with pytest.raises(DataError, match=r"none of 2 questions gave a trace \(2 x wrong answer\).*data\.adapter=DIR"):
+    with pytest.raises(DataError, match=r"none of 2 questions gave a trace \(2 x wrong answer\).*data\.writer=DIR"):
         chosen(written, numbered_problems("1", "2"), [draft(SHORT, 0), draft(SHORT, 1)])
 
 

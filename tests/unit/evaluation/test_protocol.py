@@ -1,11 +1,21 @@
 import pytest
 
-from cotpress.evaluation.config import Baseline, EvaluationConfig, Instructions
+from cotpress.evaluation.config import Baseline, BudgetForcingConfig, EvaluationConfig, Instructions
+from cotpress.evaluation.forcing import Forcing
 from cotpress.evaluation.protocol import protocol, shortening
 from cotpress.generation.backends import GREEDY
 
-TEXTS = Instructions(be_concise="short", only_numbers="numbers", abbre_words="abbr.", lc_prompt="leave out {percent}%")
-PROMPTS = {Baseline.be_concise: "short", Baseline.only_numbers: "numbers", Baseline.abbre_words: "abbr."}
+TEXTS = EvaluationConfig(
+    instructions=Instructions(
+        be_concise="short", only_numbers="numbers", abbre_words="abbr.", lc_prompt="leave out {percent}%",
+        chain_of_draft="draft",
+    ),
+    budget_forcing=BudgetForcingConfig(text="Answer:"),
+)  # fmt: skip
+PROMPTS = {
+    Baseline.be_concise: "short", Baseline.only_numbers: "numbers", Baseline.abbre_words: "abbr.",
+    Baseline.chain_of_draft: "draft",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", PROMPTS)
@@ -21,12 +31,12 @@ def test_length_control_names_the_share_that_the_ratio_removes(ratio, text):
     assert (changed.instruction, changed.ratio) == (text, ratio)
 
 
-@pytest.mark.parametrize("kind", [Baseline.lc_prompt, Baseline.truncation])
+@pytest.mark.parametrize("kind", [Baseline.lc_prompt, Baseline.truncation, Baseline.budget_forcing])
 def test_ratio_one_shortens_nothing(kind):
     assert shortening(kind, 1.0, TEXTS) is None
 
 
-@pytest.mark.parametrize("kind", [Baseline.base, Baseline.original, Baseline.ratio_one])
+@pytest.mark.parametrize("kind", [Baseline.base, Baseline.original, Baseline.ratio_one, Baseline.shortest])
 def test_other_baselines_shorten_nothing(kind):
     assert shortening(kind, 0.5, TEXTS) is None
 
@@ -50,3 +60,14 @@ def test_prompting_keeps_the_budget():
         shortening=prompted,
     )
     assert (changed.max_new_tokens, changed.instruction) == (512, "leave out 50%")
+
+
+def test_budget_forcing_is_a_share_of_the_thinking_unless_it_is_a_number_of_tokens():
+    share = shortening(Baseline.budget_forcing, 0.5, TEXTS)
+    assert (share.ratio, share.forcing) == (0.5, Forcing(num_tokens=None, share=0.5, text="Answer:"))
+    fixed = EvaluationConfig(budget_forcing=BudgetForcingConfig(text="", thinking_tokens=30))
+    for ratio in (0.5, 1.0):
+        given = shortening(Baseline.budget_forcing, ratio, fixed)
+        assert (given.ratio, given.forcing) == (1.0, Forcing(num_tokens=30))
+    changed = protocol(fixed, max_new_tokens=512, context_tokens=1, usual=GREEDY, shortening=given)
+    assert (changed.max_new_tokens, changed.forcing) == (512, Forcing(num_tokens=30))

@@ -12,6 +12,7 @@ from cotpress.devices.config import TrainerConfig
 from cotpress.errors import GenerationError, NotServedError
 from cotpress.evaluation import stage
 from cotpress.evaluation.config import EvaluationConfig
+from cotpress.evaluation.forcing import Forcing
 from cotpress.evaluation.protocol import Answer, Protocol, protocol, sampling
 from cotpress.evaluation.stage import Candidate, evaluate, given_weights
 from cotpress.generation.backends import GREEDY, KeptBackend, Sampling, open_backend
@@ -25,7 +26,7 @@ from cotpress.records import Prediction, Problem
 from cotpress.store import artifacts
 from cotpress.store.artifacts import ArtifactStore, Summary
 from cotpress.store.tables import read_records, write_records
-from support.fake_vllm import OTHER, commands, fake_vllm
+from support.fake_vllm import OTHER, commands, fake_vllm, requests_of
 from support.openai_server import Reply, openai_server
 from support.served_model import ServedModel, save_adapter, save_model
 
@@ -241,6 +242,58 @@ def test_budget_follows_the_ratio_only_if_configured():
     assert budget(1, 0.1, follows=True) == 1
 
 
+def _forced(forcing, **changes):
+    protocol = Protocol(max_new_tokens=30, context_tokens=2048, forcing=forcing)
+    return Candidate(system="forced", ratio=1.0, student=None, protocol=replace(protocol, **changes))
+
+
+def test_forced_answers_are_the_free_ones_up_to_the_limit_and_go_on_after_the_text(store, problems):
+    free, forced = _evaluate_all(store, problems, [_forced(None), _forced(Forcing(num_tokens=9, text="Answer:"))])
+    chat = ChatFormat(load_tokenizer(MODEL, store), MODEL.chat)
+    appended = len([*chat.thinking_end(), *chat.text_ids("Answer:")])
+    for before, after in zip(_predictions(free), _predictions(forced), strict=True):
+        thinking, response, _ = chat.split_output(after.output)
+        assert before.output.startswith(thinking)
+        assert response.startswith("Answer:")
+        assert (after.num_tokens, after.num_thinking_tokens, after.closed) == (30, 9 + 1, True)  # with a line break
+        assert len(chat.output_ids(response)) > 30 - 9 - appended - 3
+
+
+def test_relative_limit_follows_the_thinking_of_the_free_answers(problems, tmp_path):
+    alone, beside = ArtifactStore(tmp_path / "alone"), ArtifactStore(tmp_path / "beside")
+    relative = Forcing(num_tokens=None, share=0.5, text="Answer:")
+    (made,) = _evaluate_all(alone, problems, [_forced(relative)])
+    free, again = _evaluate_all(beside, problems, [_forced(None), _forced(relative)])
+    mean = sum(p.num_tokens for p in _predictions(free)) / 7  # nothing closes them
+    (fixed,) = _evaluate_all(alone, problems, [_forced(Forcing(num_tokens=round(mean / 2), text="Answer:"))])
+    assert made.key == again.key == fixed.key
+    assert {p.num_thinking_tokens for p in _predictions(made)} == {round(mean / 2) + 1}
+
+
+@pytest.mark.parametrize("number", [3, 10])  # in the first requests, and in the second ones
+def test_killed_forcing_resumes_with_the_missing_requests(problems, tmp_path, monkeypatch, number):
+    asked = _forced(Forcing(num_tokens=9, text="Answer:"))
+    (whole,) = _evaluate_all(ArtifactStore(tmp_path / "whole"), problems, [asked])
+    completed, original = [], TransformersBackend.complete
+
+    def interrupted(backend, requests, *, sampling, on_done):
+        def counted(index, generation):
+            on_done(index, generation)
+            completed.append(index)
+            if len(completed) == number:
+                raise KeyboardInterrupt
+
+        return original(backend, requests, sampling=sampling, on_done=counted)
+
+    monkeypatch.setattr(TransformersBackend, "complete", interrupted)
+    killed = ArtifactStore(tmp_path / "killed")
+    with pytest.raises(KeyboardInterrupt):
+        _evaluate_all(killed, problems, [asked])
+    (resumed,) = _evaluate_all(killed, problems, [asked])
+    assert [p.output for p in _predictions(resumed)] == [p.output for p in _predictions(whole)]
+    assert len(completed) == 14
+
+
 RATIOS = (1.0, 0.7, 0.5)
 
 
@@ -388,6 +441,49 @@ def test_server_gives_the_records_of_the_model_in_this_process(folder, word_prob
     assert _records(there) == _records(here)
     if not adapted:
         assert {p.finish_reason for p in _records(here)} == {"stop", "length"}
+
+
+FORCED = replace(SERVED_GREEDY, forcing=Forcing(num_tokens=4, text="Answer:"))
+
+
+@pytest.mark.parametrize("tells_ids", [True, False])
+def test_server_closes_a_thinking_as_the_model_in_this_process_does(folder, word_problems, store, tmp_path, tells_ids):
+    here = _records(_with_weights(folder, word_problems, store, IN_PROCESS, protocol=FORCED))
+    with openai_server(ServedModel(folder, tells_ids=tells_ids)) as server:
+        there = _records(
+            _with_weights(folder, word_problems, ArtifactStore(tmp_path), _server(server), protocol=FORCED)
+        )
+        second = [c for c in server.calls if "Answer:" in _text(folder, c)]
+        first = [c for c in server.calls if c not in second]
+    assert len(first) == 7
+    assert len(second) == sum("Answer:" in p.output for p in there) > 0
+    assert {c.body["max_tokens"] for c in first} == {4}
+    if tells_ids:
+        assert there == here
+    else:
+        assert [p.id for p in there] == [p.id for p in here]
+
+
+def _text(folder, call):
+    return load_tokenizer(_weights_config(folder), None).decode(call.body["prompt"])
+
+
+def test_vllm_gets_two_requests_for_a_forced_answer(folder, word_problems, store, tmp_path):
+    program = fake_vllm(tmp_path / "fake")
+    with KeptBackend() as opened:
+        (made,) = evaluate(
+            [Candidate(system="s", ratio=1.0, student=None, protocol=replace(FORCED, forcing=Forcing(num_tokens=2)))],
+            model=_weights_config(folder), problems=word_problems, store=ArtifactStore(tmp_path / "out"), opened=opened,
+            generation=VllmGenerationConfig(python=str(program), probe_prompts=0),
+            trainer=TrainerConfig(accelerator="cpu", generation_tokens=200),
+        )  # fmt: skip
+    assert len(commands(tmp_path / "fake")) == 1
+    asked = requests_of(tmp_path / "fake")
+    assert len(asked) == 14
+    chat = ChatFormat(load_tokenizer(_weights_config(folder), store), _weights_config(folder).chat)
+    appended = [*OTHER[:2], *chat.thinking_end()]
+    assert all(body["prompt"][-len(appended) :] == appended for body in asked[7:])
+    assert {p.num_tokens for p in _records(made)} == {len(appended) + len(OTHER) - 1}
 
 
 def test_base_and_adapters_answer_on_one_start_of_vllm(folder, word_problems, store, tmp_path):

@@ -12,7 +12,7 @@ from cotpress.errors import ModelError
 from cotpress.modeling.config import ModelConfig
 from cotpress.modeling.foreign import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from cotpress.modeling.loading import check_ids, is_trained_on, load_model, model_identity
-from cotpress.training.stage import find_saved
+from cotpress.modeling.weights import TrainedWeights
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),
@@ -226,7 +226,7 @@ def test_adapter_of_learned_prompts_is_refused_before_anything_is_loaded(base, s
     with pytest.raises(ModelError, match=rf"adapter: .*{match}"):
         load_model(base, store, adapter=tmp_path)
     with pytest.raises(ModelError, match=rf"reference\.path: .*{match}"):
-        find_saved(tmp_path)
+        TrainedWeights.saved(tmp_path, "reference.path")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

@@ -143,7 +143,7 @@ def test_all_problems_are_told_in_one_message_with_exit_code_two(made: Make, tmp
         ("compress", ["data=jsonl", "data.path=FOLDER", "scorer=random"], ConfigError, r"data\.path: .* is a folder"),
         ("compress", ["data=jsonl", "data.path=BLANK", "scorer=random"], DataError, r"data\.path: .* is empty"),
         ("compress", ["data=jsonl", "data.path=TEXT", "scorer=random"], ConfigError, r"data\.path: got .* ends in"),
-        ("train", ["data=self_written", "data.adapter=./none", "distill=overlap"], ConfigError, r"data\.adapter: the"),
+        ("train", ["data=self_written", "data.writer=./none", "distill=overlap"], ConfigError, r"data\.writer: the"),
         ("evaluate", ["adapter=some/adapter"], ModelError, r"^adapter: 'some/adapter': .*cannot be reached"),
         ("evaluate", ["adapter=FOLDER"], ModelError, r"^adapter: '.*' holds no adapter_config\.json"),
         ("evaluate", ["evaluation.reference_tokenizer=./none"], ConfigError, r"evaluation\.reference_tokenizer"),
@@ -523,7 +523,7 @@ def test_trained_model_is_asked_and_read_with_the_prompt_of_its_training(
     folder = student(system="be brief")
     given = made("evaluate", f"adapter={folder}")
     saved = made(
-        "compress", "reference=saved", f"reference.path={folder}", "data=self_written", f"data.adapter={folder}"
+        "compress", "reference=saved", f"reference.path={folder}", "data=self_written", f"data.writer={folder}"
     )
     for config, times in ((given, 1), (saved, 2)):
         problems = list(map(str, checks.prompts(config)))

@@ -109,12 +109,12 @@ class Training:
         self._tmp_path, self.store = tmp_path, store
         self.messages = []
 
-    def __call__(self, name, *, validate=None, base=None, kind=SftModule, examples=None, **hardware):
+    def __call__(self, name, *, validate=None, base=None, kind=SftModule, examples=None, start=None, **hardware):
         trainer = dataclasses.replace(self._hardware, **hardware)
         (self._tmp_path / name).mkdir(exist_ok=True)  # as the artifact store does
         job = TrainingJob(
             kind=kind, tune=self._tune, base=base or self._base, trainer=trainer, store=self.store, validate=validate,
-            validations=0 if validate is None else 2,
+            validations=0 if validate is None else 2, start=start,
         )  # fmt: skip
         arguments = (job, examples or self._examples, self._tmp_path / name)
         run_on_devices(train_here, arguments, trainer=trainer, on_message=self.messages.append)
