@@ -17,15 +17,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cotpress.compression.config import CompressionConfig
 from cotpress.errors import ArtifactError
 from cotpress.modeling.segments import owners
 from cotpress.modeling.selection import PERCENTS, RankedTrace, SharedTrace, num_to_keep
-from cotpress.records import RANKING_FILE, SEGMENT_STARTS, SHARES_FILE, TRACES_FILE, Span, Trace
+from cotpress.records import RANKING_FILE, SEGMENT_STARTS, SHARES_FILE, TRACES_FILE, Span, Trace, Unit
 from cotpress.report.figure import SOFT, Picture, style
 from cotpress.report.results import Run, Sources, StageRecord
 from cotpress.report.token_kinds import TokenKind, token_kinds
-from cotpress.store.artifacts import Artifact, plain
+from cotpress.store.artifacts import Artifact
 from cotpress.store.tables import read_records, training_traces
 
 if TYPE_CHECKING:
@@ -34,7 +33,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DEFAULT_TRACES = 200
-_USUAL_RULES = plain(CompressionConfig()) | {"segment_starts": sorted(SEGMENT_STARTS)}
+_USUAL_RULES = {
+    "granularity": Unit.word.value, "alignment": "own", "protection": "none", "segment_starts": sorted(SEGMENT_STARTS),
+}  # fmt: skip
+"""Rules of a selection that no label names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
