@@ -54,4 +54,11 @@ python fidelity.py $root truth=planted truth.limit=10 reference=none scorer=gree
 python fidelity.py -m $root truth=planted truth.limit=10 scorer=reference_walk,cts,random
 keep planted_10 planted
 
+# Leaving out steps, on the same 100 planted traces: exactly, with the final answer as the paper has it, and in attention
+# alone with the whole response.
+ablated="output_root=${out}_pir model.dtype=float32 truth=planted reference=none scorer=pir"
+python fidelity.py $ablated scorer.ablation=attention
+python fidelity.py $ablated scorer.target=answer
+keep pir planted "${out}_pir"
+
 python -m experiments.scorer_fidelity.plot
