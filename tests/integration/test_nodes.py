@@ -1,8 +1,12 @@
 """Commands on two machines, which are two copies on this one: training and scoring shared, faults, going on."""
 
+import re
+import shutil
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +18,7 @@ pytestmark = pytest.mark.timeout(300)
 SETTINGS = [
     "model=tiny", "scorer=random", "ratio=0.5", "data.num_traces=20", "benchmark.num_problems=2",
     "benchmark.max_new_tokens=8", "evaluation.baselines=[]", "until=sft", "sft.tune.sequences_per_step=4",
-    "trainer.accelerator=cpu",
+    "trainer.accelerator=cpu", "trainer.tokens_per_batch=300",  # several micro-batches per step: one for each machine
 ]  # fmt: skip
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=1", "trainer.num_nodes=2"]
 
@@ -46,6 +50,8 @@ def test_two_machines_that_torchrun_starts_train_as_one(command: Command, tmp_pa
     assert [process.returncode for process in started] == [0, 0], first_log[-3000:] + second_log[-3000:]
     assert "student random 0.5: outputs/students/random-0.5" in first
     assert "works for the first machine" in second_log
+    ((steps, tokens),) = re.findall(r"sft: (\d+) steps, (\d+) tokens in", first_log)
+    assert int(tokens) > 300 * int(steps), "every step needs micro-batches for both machines"
     one = command("train.py", *SETTINGS, "output_root=one")
     assert one.returncode == 0, one.stderr[-3000:]
     got, expected = _student(tmp_path / "outputs"), _student(command.folder / "one")
@@ -90,3 +96,56 @@ def test_sigterm_on_one_machine_saves_on_all(command: Command, tmp_path: Path) -
     assert [job.returncode for job in done] == [143, 143], done[0].stderr[-3000:] + done[1].stderr[-3000:]
     assert any("that is saved, and the same command goes on from there" in job.stderr for job in done)
     assert list(tmp_path.glob("outputs/artifacts/.partial/sft-*/scratch/checkpoint-*"))
+
+
+def _two(folder: Path, changes: Sequence[Mapping[str, str]], *arguments: Sequence[str]) -> list[tuple[int, str]]:
+    """Start one command on each of two machines, by argument and by environment; exit codes and logs."""
+    jobs = [
+        subprocess.Popen(
+            [sys.executable, str(ROOT / "train.py"), *SETTINGS, *TWO, *own],
+            cwd=folder, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            env={**environment(), "PYTHONPATH": str(ROOT / "src"), "NODE_RANK": str(rank), **changed},
+        )
+        for rank, (changed, own) in enumerate(zip(changes, arguments, strict=True))
+    ]  # fmt: skip
+    logs = [job.communicate(timeout=120)[1] for job in jobs]
+    return [(job.returncode, log) for job, log in zip(jobs, logs, strict=True)]
+
+
+def _nothing_is_left(folder: Path) -> bool:
+    return not list(folder.glob("*/artifacts")) and not list(folder.glob("*/.nodes/*"))
+
+
+@pytest.mark.slow
+def test_machine_with_other_code_ends_both(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "src", tmp_path / "src")
+    (tmp_path / "src/cotpress/records.py").open("a").write("\n")
+    meet = f"trainer.rendezvous=127.0.0.1:{_free_port()}"
+    (code, log), (other_code, other_log) = _two(tmp_path, [{}, {"PYTHONPATH": str(tmp_path / "src")}], [meet], [meet])
+    assert (code, other_code) == (1, 1), log + other_log
+    for text in (log, other_log):
+        assert re.search(r"machine \S+ runs other code than \S+: cotpress \w{12} here, \w{12} there", text)
+        assert "Traceback" not in text
+    assert _nothing_is_left(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["another port", "another folder"])
+def test_machine_that_does_not_find_the_first_one_ends_both_within_a_minute(tmp_path: Path, fault: str) -> None:
+    port = _free_port()
+    meet = [f"trainer.rendezvous=127.0.0.1:{port}", "output_root=here"]
+    other = (
+        [f"trainer.rendezvous=127.0.0.1:{_free_port()}", "output_root=here"]
+        if fault == "another port"
+        else [meet[0], "output_root=there"]
+    )
+    began = time.monotonic()
+    (code, log), (other_code, other_log) = _two(tmp_path, [{}, {}], meet, other)
+    assert time.monotonic() - began < 75  # with the start of Python
+    assert (code, other_code) == (1, 1), log + other_log
+    host = re.escape(socket.gethostname())
+    assert re.search(rf"machines that have not joined {host} within 50 s: number 1\. Fix: ", log)
+    folder = tmp_path / ("here" if fault == "another port" else "there") / ".nodes"
+    assert f"found no first machine within 50 s: there is no file of it in '{folder}'" in other_log
+    assert "Traceback" not in log + other_log
+    assert _nothing_is_left(tmp_path)

@@ -19,6 +19,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 SMALL = [
     "model=tiny", "scorer=random", "ratio=0.5", "data.num_traces=24", "benchmark.num_problems=2",
     "benchmark.max_new_tokens=8", "evaluation.baselines=[]", "sft.tune.sequences_per_step=4",
+    "trainer.tokens_per_batch=300",  # several micro-batches per step, so that both nodes have one
 ]  # fmt: skip
 ONE = ["trainer=cpu", "trainer.num_threads=1"]
 NODES = ["trainer.accelerator=cpu", "trainer.devices=1", "trainer.num_nodes=2", "trainer.num_threads=1"]
@@ -70,6 +71,8 @@ def test_two_nodes_train_as_one_process_does(run, tmp_path, strategy, method):
     got, expected = _student(tmp_path / "several"), _student(tmp_path / "one")
     assert [(r[0], r[2], r[3]) for r in got] == [(r[0], r[2], r[3]) for r in expected]
     assert [r[1] for r in got] == pytest.approx([r[1] for r in expected], rel=1e-3)
+    ((steps, tokens),) = re.findall(r"sft: (\d+) steps, (\d+) tokens in", several.stderr)
+    assert int(tokens) > 300 * int(steps), "every step needs micro-batches for both nodes"
     (seconds,) = re.findall(r"first optimizer step (\d+) s after the command began", several.stderr)
     print(f"\n{strategy} {method}: {seconds} s from srun to the first optimizer step")
     assert int(seconds) < 60

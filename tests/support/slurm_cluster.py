@@ -1,6 +1,7 @@
 """A real SLURM cluster of two nodes on this machine, for tests; needs root and Debian's packages of SLURM.
 
-As a program (`python slurm_cluster.py install`) it installs them.
+As a program it installs them (`python slurm_cluster.py install`), or runs a command on a cluster of its own
+(`python slurm_cluster.py run srun -N 2 hostname`).
 """
 
 import contextlib
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 PACKAGES = ("slurm-wlm", "slurmd", "slurmctld", "slurm-client", "munge")
@@ -135,5 +136,19 @@ def install() -> None:
         subprocess.run(command, timeout=600, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
 
 
-if __name__ == "__main__" and sys.argv[1:] == ["install"]:
-    install()
+def run(command: Sequence[str]) -> int:
+    """Run a command on a new cluster, which ends with it; returns the exit status."""
+    if (reason := obstacle()) is not None:
+        raise SystemExit(reason)
+    with slurm_cluster() as variables:
+        return subprocess.run(command, env={**os.environ, **variables}).returncode
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["install"]:
+            install()
+        case ["run", *command] if command:
+            sys.exit(run(command))
+        case _:
+            sys.exit(__doc__)

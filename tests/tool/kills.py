@@ -103,6 +103,8 @@ FLOWS = (
     ),
 )  # fmt: skip
 KILLS_ASKED = 60
+MORE_ROUNDS = 6
+"""Most further rounds, with earlier and earlier kills, for the stages in which none came in time."""
 _COMPUTED = re.compile(r"^\d\d:\d\d:\d\d \w+: computing (\w+/\w+)$", re.MULTILINE)
 
 
@@ -139,6 +141,11 @@ def main() -> int:
             for number in range(asked.rounds * (2 if flow.name == TRAIN.name else 1)):
                 place = folder / f"round{number}"
                 failures += _round(command, flow, place, expected, spans, draw, tallies[flow.name])
+            for number in range(1, 1 + MORE_ROUNDS):  # a stage of milliseconds may have ended before every kill
+                left = tuple(stage for stage, tally in tallies[flow.name].items() if not tally.killed)
+                shorter = {stage: seconds / 2**number for stage, seconds in spans.items()}
+                place, only = folder / f"more{number}", replace(flow, stages=left)
+                failures += _round(command, only, place, expected, shorter, draw, tallies[flow.name]) if left else []
             if flow.name == TRAIN.name:
                 for copies in (2, 4):
                     failures += _together(command, folder / f"together{copies}", copies, expected)
