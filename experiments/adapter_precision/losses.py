@@ -101,7 +101,8 @@ def train(config: TrainConfig, store: ArtifactStore, data: Data, variant: str, s
         began = time.monotonic()
         fitted = fit(
             model, SftModule, Examples(kept=data.train, dropped={}), tune,
-            workdir=Path(folder), trainer=config.trainer, log_metrics=lambda *_: None, sharing=OneDevice(VARIANTS[variant]),
+            workdir=Path(folder), trainer=config.trainer, log_metrics=lambda *_: None,
+            sharing=OneDevice(VARIANTS[variant]),
         )  # fmt: skip
         seconds = time.monotonic() - began
     return Row(
