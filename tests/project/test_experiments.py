@@ -58,6 +58,12 @@ def test_quoted_intervals_equal_the_csv_files(folder: Path) -> None:
     assert [q for q in quoted if not _rounds_to(q, committed)] == []
 
 
+def test_scripts_state_the_unit_that_they_delete() -> None:
+    scripts = [path for path in EXPERIMENTS.glob("*/run.sh") if re.search(r"(train|compress)\.py", path.read_text())]
+    assert len(scripts) >= 4
+    assert [path for path in scripts if "compression.granularity=" not in path.read_text()] == []
+
+
 def test_pages_quote_intervals() -> None:
     texts = [(folder / "README.md").read_text(encoding="utf-8") for folder in FOLDERS]
     assert sum(len(INTERVAL.findall(text)) for text in texts) > 200

@@ -16,6 +16,7 @@ from cotpress.evaluation.config import Baseline
 from cotpress.evaluation.protocol import protocol
 from cotpress.generation.backends import GREEDY
 from cotpress.jobs.multirun import planned_jobs
+from cotpress.records import Unit
 from cotpress.tasks.run_directory import run_path
 from cotpress.tasks.systems import context_tokens, usual_sampling
 
@@ -88,7 +89,15 @@ def test_settings_of_the_cts_tables_are_the_papers() -> None:
         assert job.reference.base is not None
         assert (job.reference.base.name, job.reference.tune.epochs) == ("qwen7b", 3)
         assert job.ratio == 0.9
+        assert job.compression.granularity is Unit.token
         assert Baseline.original in job.evaluation.baselines
+
+
+def test_sweeps_delete_words_unless_they_are_about_tokens() -> None:
+    about_tokens = {name for name in SWEEPS if name.startswith("cts_")} | {"small_alignment", "small_granularity"}
+    for name in SWEEPS:
+        (job,) = _configs(name, _jobs(name)[:1])
+        assert job.compression.granularity is (Unit.token if name in about_tokens else Unit.word), name
 
 
 class Asked(NamedTuple):

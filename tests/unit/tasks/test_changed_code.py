@@ -174,6 +174,7 @@ EDITS = [
     ("scoring.scorers.gogi", "def ", "def a", NOTHING),
     ("scoring.scorers.position", "def ", "def a", NOTHING),
     ("compression.ranking", "granularity: Unit = Unit.token", "granularity: Unit = Unit.word", after("compress")),
+    ("compression.allocation", "_LOW_BITS = 12", "_LOW_BITS = 11", after("compress")),
     ("modeling.selection", "def rank_many(", "def a(", after("compress")),
     ("generation.hf", "{seed}/{name}", "{name}/{seed}", ANSWERS),
     ("generation.row_cache", "class RowCache", "class Row", ANSWERS),
