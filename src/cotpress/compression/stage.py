@@ -189,13 +189,14 @@ def _work(
         raise ConfigError(
             f"ratio: got {ratio:g} but no scores; without a scorer only 1.0 (keep everything) is possible"
         )
-    loss = config.mode is Mode.mask_loss and scores is not None and ratio < 1
+    keeps_all = scores is None or (ratio >= 1 and not config.mixed_ratios)
+    loss = config.mode is Mode.mask_loss and not keeps_all
     tokens, allocation = config.tokens, config.allocation
-    if loss or (found_by is None and (scores is None or (ratio >= 1 and not config.mixed_ratios))):
+    if loss or (keeps_all and found_by is None):
         tokens = TrainedTokens.splice  # nothing is cut
-    if scores is None or ratio <= 0 or (ratio >= 1 and not config.mixed_ratios):
+    if keeps_all or ratio <= 0:
         allocation = Allocation.fixed  # all traces keep all of their tokens, or none
-    if scores is None or (ratio >= 1 and not config.mixed_ratios):
+    if keeps_all:
         scores, plan = None, _Plan(ratios=(1.0,), mixed=False, rules=Rules(), seed=0)
     elif config.mixed_ratios:
         ratios = tuple(sorted(config.mixed_ratios))
