@@ -368,12 +368,12 @@ class ChatFormat:
     def opening_ids(self) -> list[int]:
         """Token ids before a completion without a question: no chat template, system text or user's turn.
 
-        These are the first token of every prompt if it begins all texts of the model (Llama's), and the part of
-        `thinking_open` that the template writes, otherwise none.
+        These are the token that the tokenizer puts before all texts (Llama's), and the part of `thinking_open` that the
+        template writes, otherwise none. SmolLM2's first token is none of the first kind, as its template writes it.
         """
-        prompt, first = self.prompt_ids("?"), self._tokenizer.bos_token_id
+        first = self._tokenizer("?")["input_ids"][:1]
         written = self._chat.thinking_open.removesuffix(self._opening)
-        return [*(prompt[:1] if first is not None and prompt[0] == first else []), *self.output_ids(written)]
+        return [*(first if first == [self._tokenizer.bos_token_id] else []), *self.output_ids(written)]
 
     def thinking_start(self) -> list[int]:
         """Token ids of the completion before the first thinking token."""

@@ -586,7 +586,7 @@ def test_evaluation_students_compares_the_student_with_original_only() -> None:
     assert config.evaluation.baselines == [Baseline.original, Baseline.ratio_one]
 
 
-def test_every_baseline_is_in_the_table_by_default() -> None:
-    config = to_objects(compose("train"))
+def test_every_baseline_is_in_the_table_of_evaluation_all() -> None:
+    config = to_objects(compose("train", ["evaluation=all"]))
     assert isinstance(config, TrainConfig)
     assert set(config.evaluation.baselines) == set(Baseline)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from cotpress.cli.experiments import with_experiments
@@ -483,10 +484,12 @@ def test_sequence_without_a_question_begins_as_the_assistant_writes() -> None:
     made = with_special_tokens(QWEN3)
     assert ChatFormat(made, preset("model", "qwen3-8b")).opening_ids() == []
     made.add_special_tokens({"bos_token": "<|begin|>"})
-    assert ChatFormat(made, preset("model", "qwen3-8b")).opening_ids() == []  # no prompt has this token
     made.chat_template = "<|begin|>" + QWEN3.replace("assistant\\n", "assistant\\n<think>\\n")
     chat = ChatFormat(made, ChatConfig())
     assert made.decode(chat.prompt_ids("2")).startswith("<|begin|>")
+    assert made.decode(chat.opening_ids()) == "<think>\n"  # the template alone writes it, as SmolLM2's does
+    first = ("<|begin|>", made.bos_token_id)
+    made.backend_tokenizer.post_processor = TemplateProcessing(single="<|begin|> $A", special_tokens=[first])
     assert made.convert_ids_to_tokens(chat.opening_ids()[:1]) == ["<|begin|>"]
 
 

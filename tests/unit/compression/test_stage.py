@@ -518,7 +518,8 @@ def test_settings_of_other_modes_are_no_part_of_the_identity_of_deletion(world: 
 def test_soft_weights_follow_the_scores_and_have_the_ratio_as_their_mean(world: World, ratio: float) -> None:
     scores = world.scores()
     by_id = {r.id: r for r in read_records(scores.file("scores.parquet"), ScoredTrace)}
-    artifact = world.run(scores, ratio, mode=Mode.mask_loss, soft_weights=True)
+    by_token = {"granularity": Unit.token, "mode": Mode.mask_loss}
+    artifact = world.run(scores, ratio, **by_token, soft_weights=True)
     for row in rows_of(artifact):
         weights, places = row.loss_weights, np.argsort(by_id[row.id].scores)
         assert weights is not None
@@ -528,7 +529,7 @@ def test_soft_weights_follow_the_scores_and_have_the_ratio_as_their_mean(world: 
             assert (np.diff(weights[places]) > 0).all()
         assert weights.mean() == pytest.approx(ratio, abs=1e-6)
     assert artifact.facts["loss_share"] == pytest.approx(ratio, abs=1e-6)
-    assert artifact.key != world.run(scores, ratio, mode=Mode.mask_loss).key
+    assert artifact.key != world.run(scores, ratio, **by_token).key
 
 
 def test_ratio_one_with_a_loss_everywhere_is_the_artifact_of_whole_traces(world: World) -> None:

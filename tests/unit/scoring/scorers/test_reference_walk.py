@@ -53,7 +53,7 @@ def test_equals_fresh_passes_over_what_was_kept(unit, template, model, tokenizer
         some_kept |= num_kept > 0
         some_dropped |= num_kept < len(record.scores)
     assert some_kept
-    assert some_dropped or unit is Unit.step
+    assert some_dropped or unit not in (Unit.token, Unit.word)  # a trace has few of the longer units
 
 
 def test_with_no_limit_it_is_the_reference_likelihood(model, tokenizer, base, traces):
