@@ -140,7 +140,7 @@ class CompressionConfig:
     most one unit of a trace is cut, and keeps its beginning. `protection`, `keep_strings` and
     `max_consecutive_deletions` apply to tokens and may keep parts of any others. With every unit, the tokens of one
     character stay or go together: the nearest number of tokens that divides none is kept."""
-    segment_starts: list[Annotated[str, Rule(str.strip, "texts that are not blank")]] = field(
+    segment_starts: list[Annotated[str, Rule(lambda text: bool(text.strip()), "texts that are not blank")]] = field(
         default_factory=lambda: [*SEGMENT_STARTS]
     )
     """Openings of a step that begin a segment, in any case, after any punctuation and only as whole words; in any

@@ -158,7 +158,7 @@ def _data(orders: Sequence[Sequence[_Source]], limit: int) -> ViewedData:
     rankers = []
     for i, (label, members) in enumerate(zip(labels, orders, strict=True)):
         number = f" #{labels[: i + 1].count(label)}" if labels.count(label) > 1 else ""
-        made, shares = members[0].compressed, {}
+        made, shares = members[0].compressed, dict[str, NDArray[np.int32]]()
         rows = {r.id: r for r in read_records(made.file(RANKING_FILE), RankedTrace)}
         if SHARES_FILE in made.manifest["files"]:
             shares = {r.id: r.num_kept for r in read_records(made.file(SHARES_FILE), SharedTrace)}

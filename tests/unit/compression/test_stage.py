@@ -285,8 +285,8 @@ def test_mixed_ratios_and_other_selections_do_not_share(world: World) -> None:
 
 @pytest.mark.parametrize("selection", [Selection.llmlingua_compat, Selection.llmlingua2_compat])
 def test_selections_of_releases_go_with_the_default_unit_and_that_of_the_cts_experiment(selection: Selection) -> None:
-    for config in ({}, {"granularity": Unit.token}):
-        CompressionConfig(selection=selection, **config).validate("c")
+    for unit in (CompressionConfig().granularity, Unit.token):
+        CompressionConfig(selection=selection, granularity=unit).validate("c")
     for unit in (Unit.step, Unit.paragraph, Unit.segment):
         with pytest.raises(ConfigError, match=r"c\.granularity has no effect"):
             CompressionConfig(selection=selection, granularity=unit).validate("c")
@@ -380,7 +380,8 @@ def content(artifact: Artifact) -> list[Any]:
 def test_rows_made_in_many_chunks_or_shards_have_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allocation: Allocation
 ) -> None:
-    config, ids = {"allocation": allocation}, [t.id for t in MANY[3:]]
+    config: dict[str, Any] = {"allocation": allocation}
+    ids = [t.id for t in MANY[3:]]
     worlds = [World(tmp_path / name) for name in ("whole", "chunks", "shards")]
     for world in worlds:
         world.traces = MANY
@@ -468,7 +469,8 @@ def test_retokenized_rows_have_the_tokens_of_their_text_and_the_ratio_of_the_who
     world.traces = [Trace(id="t0", question="", thinking=text, response="", answer="")]
     _, offsets = tokenize_with_offsets(STUDENT, text)
     scores = world.scores(scores=np.array([text[a:b] != "x" for a, b in offsets], dtype=np.float32))
-    ratio, unit = 1 - 2 / len(offsets), {"granularity": Unit.token}
+    ratio = 1 - 2 / len(offsets)
+    unit: dict[str, Any] = {"granularity": Unit.token}
     spliced = world.run(scores, ratio, **unit)
     artifact = world.run(scores, ratio, tokens=TrainedTokens.retokenize, **unit)
     ((row,), (other,)) = rows_of(artifact), rows_of(spliced)
