@@ -1,5 +1,6 @@
 """Commands on two machines, which are two copies on this one: training and scoring shared, faults, going on."""
 
+import json
 import re
 import shutil
 import socket
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from cotpress.modeling.tiny import tiny_model
+from cotpress.store.artifacts import ArtifactStore
 from support.commands import ROOT, Command, Stop, environment
 from support.training_jobs import losses
 
@@ -127,6 +130,34 @@ def test_machine_with_other_code_ends_both(tmp_path: Path) -> None:
         assert re.search(r"machine \S+ runs other code than \S+: cotpress \w{12} here, \w{12} there", text)
         assert "Traceback" not in text
     assert _nothing_is_left(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [("train.py", SETTINGS[1:]), ("compress.py", ["scorer=self_information", "ratio=0.5", "data.num_traces=20"])],
+)
+def test_machine_with_another_base_model_ends_both(tmp_path: Path, program: str, arguments: Sequence[str]) -> None:
+    model, jobs = tiny_model(ArtifactStore(tmp_path / "store")).path, []
+    port = _free_port()
+    for rank in (0, 1):
+        shutil.copytree(model, tmp_path / str(rank) / "base")
+        settings = json.loads((model / "config.json").read_text())
+        (tmp_path / str(rank) / "base/config.json").write_text(json.dumps({**settings, "note": rank}))
+        own = ["model.source=hub", "model.path=./base", f"output_root={tmp_path}/shared"]
+        jobs.append(subprocess.Popen(
+            [
+                sys.executable, str(ROOT / program), "model=tiny", *own, *arguments, *TWO[1:],
+                f"trainer.rendezvous=127.0.0.1:{port}",
+            ],
+            cwd=tmp_path / str(rank), text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            env={**environment(), "PYTHONPATH": str(ROOT / "src"), "NODE_RANK": str(rank)},
+        ))  # fmt: skip
+    for log in [job.communicate(timeout=120)[1] for job in jobs]:
+        changed = r"model\.directory \w{12} instead of \w{12}"
+        assert re.search(rf"machine \S+: it has another model at './base' than .*: {changed}\. Fix", log), log[-3000:]
+        assert "Traceback" not in log
+    assert [job.returncode for job in jobs] == [1, 1]
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -29,6 +30,11 @@ def places(offset: int) -> tuple[int, int, int]:
         log.warning("careful with %s", {"a": 1})
     report(("rank", place.rank))
     return place.rank, place.num_workers, offset
+
+
+def model_of_the_thread() -> dict[str, object]:
+    """Return facts about a model that differ between threads, which are machines in some tests."""
+    return {"model": {"directory": threading.current_thread().name, "dtype": "float32"}}
 
 
 def fails(kind: str) -> None:

@@ -25,7 +25,8 @@ from cotpress.devices import processes
 from cotpress.devices.config import TrainerConfig
 from cotpress.devices.nodes import FirstNode, Message, OtherNode, Work, others
 from cotpress.devices.processes import Child, follow, stop, stopping
-from cotpress.errors import ConfigError, Terminated, WorkerError
+from cotpress.errors import ConfigError, CotpressError, Terminated, WorkerError
+from cotpress.store.artifacts import plain
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,32 @@ OnMessage = Callable[[Any], None]
 
 _PRELOAD = ("cotpress.devices.lightning", "peft", "transformers.models.auto.modeling_auto")
 """Modules that most functions need. Importing them does nothing with a GPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """Facts that have to be the same on all machines of a piece of work.
+
+    Attributes:
+        facts: Computes them on each machine, in the process of the command: content and number format of the models.
+        path: Path of the model, for messages.
+    """
+
+    facts: Callable[[], Mapping[str, Any]]
+    path: str
+
+    def here(self, trainer: TrainerConfig) -> dict[str, str]:
+        """The facts of this machine and its kind of device, as texts by dotted name."""
+        return dict(_leaves({"accelerator": pick_device(trainer).type, **plain(self.facts())}))
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """The values of nested facts as texts, each with its dotted name."""
+    if not isinstance(value, Mapping):
+        yield name, str(value)
+        return
+    for key, inner in value.items():
+        yield from _leaves(inner, f"{name}.{key}" if name else key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +151,7 @@ def run_on_devices(
     *,
     trainer: TrainerConfig,
     on_message: OnMessage | None = None,
+    alike: Alike | None = None,
 ) -> list[Any]:
     """Call `function(*arguments)` once per device of all machines, and wait for all of them.
 
@@ -137,13 +165,15 @@ def run_on_devices(
         arguments: Picklable, as are the results.
         trainer: Number and kind of the devices of each machine.
         on_message: Called in this thread with the messages.
+        alike: Facts that every other machine compares with those of this one before it starts its workers.
 
     Returns:
         The results by rank.
 
     Raises:
         CotpressError: The error of the worker that failed first.
-        WorkerError: A worker was killed, or failed by a defect, whose traceback is in the log; or a machine was lost.
+        WorkerError: A worker was killed, or failed by a defect, whose traceback is in the log; or a machine was lost
+            or is not `alike`.
         KeyboardInterrupt: This process was interrupted; the workers have been stopped.
         Terminated: SIGTERM has reached this process or a worker; a training has saved a checkpoint.
     """
@@ -161,12 +191,11 @@ def run_on_devices(
     total = count * (1 + len(nodes))
     log.info("%d workers, one per device%s", total, f", on {1 + len(nodes)} machines" if nodes else "")
     children: list[Child | OtherNode] = []
+    compared = (alike, alike.here(trainer)) if alike is not None and nodes else None
     with _meeting_place(several=bool(nodes)) as (place, port), _sigterm_raises(), stopping(children, take):
         for number, node in enumerate(nodes, start=1):
             same = replace(trainer, devices=count)
-            node.start(
-                Work(function=function, arguments=arguments, trainer=same, node=number, num_workers=total, port=port)
-            )
+            node.start(Work(function, arguments, same, number, total, port, compared))
             children.append(node)
         variables = _interface(nodes[0].interface) if nodes else _loopback()
         workers = _workers(
@@ -247,6 +276,8 @@ def _done(first: FirstNode, work: Work) -> processes.Outcome:
         meeting = f"{first.address}:{work.port}"
         place = Place(rank=work.node * count, num_workers=work.num_workers, num_local=count, rendezvous=meeting)
         with _sigterm_raises(), stopping(children, lambda m: first.send(Message(m))):
+            if work.alike is not None:
+                _compare(*work.alike, work.trainer)
             children.extend(_workers(work.function, work.arguments, work.trainer, place, _interface(first.interface)))
             follow(children, lambda m: first.send(Message(m)), until=first.wants_stop, further=first.waitables)
             if first.stop is not None:
@@ -263,6 +294,26 @@ def _done(first: FirstNode, work: Work) -> processes.Outcome:
     failed_at = min(c.outcome.failed_at for c in children if c.outcome is not None and c.outcome.error is not None)
     trace = "" if isinstance(failure, _KilledError) else "on its machine"
     return replace(processes.failure(failure), trace=trace, failed_at=failed_at)
+
+
+def _compare(alike: Alike, expected: Mapping[str, str], trainer: TrainerConfig) -> None:
+    """Refuse to work with other models, in another number format or on another kind of device than the first machine.
+
+    Raises:
+        WorkerError: This machine differs.
+    """
+    own = alike.here(trainer)
+    differing = [
+        f"{name} {own.get(name, 'none')[:12]} instead of {expected.get(name, 'none')[:12]}"
+        for name in sorted(own.keys() | expected.keys())
+        if own.get(name) != expected.get(name)
+    ]
+    if differing:
+        raise WorkerError(
+            f"it has another model at '{alike.path}' than the first machine, or computes otherwise: "
+            f"{'; '.join(differing)}. Fix: the same files at the same paths and the same kind of device on all "
+            "machines; trainer.accelerator=cpu and model.dtype=float32 work on all"
+        )
 
 
 def _interface(name: str | None) -> dict[str, str]:
@@ -310,9 +361,12 @@ def _first_failure(children: Sequence[Child | OtherNode]) -> BaseException | Non
     if not failures:
         return None
     rank, child, first = min(failures, key=lambda failure: (failure[2].trace != "", failure[2].failed_at))
+    message = first.error
     if isinstance(child, OtherNode):
-        if first.kind is None or issubclass(first.kind, WorkerError):
-            return WorkerError(f"{'' if first.kind is None else f'machine {child.node.name}: '}{first.error}")
+        if first.kind is None:
+            return WorkerError(message)
+        if issubclass(first.kind, CotpressError):
+            message = f"machine {child.node.name}: {message}"
     elif not first.trace:
         return _KilledError(
             f"the worker of rank {rank} ended: {first.error}. The others were stopped; what was finished is kept, and "
@@ -320,7 +374,7 @@ def _first_failure(children: Sequence[Child | OtherNode]) -> BaseException | Non
             "trainer=fsdp2, or fewer trainer.devices"
         )
     if first.kind is not None:
-        return first.kind.__new__(first.kind, first.error)  # its constructor may take other arguments
+        return first.kind.__new__(first.kind, message)  # its constructor may take other arguments
     logging.getLogger("cotpress.file").error("rank %d failed:\n%s", rank, first.trace)
     return WorkerError(f"the worker of rank {rank} failed: {first.error}. The traceback is in the log")
 

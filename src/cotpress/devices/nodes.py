@@ -154,6 +154,7 @@ class Work:
         node: Number of the node, from 0.
         num_workers: Number of devices of all nodes.
         port: Port of the first node on which the workers find each other.
+        alike: A `launch.Alike` and its facts on the first node; None if there is nothing to compare.
     """
 
     function: Callable[..., Any]
@@ -162,6 +163,7 @@ class Work:
     node: int
     num_workers: int
     port: int
+    alike: tuple[Any, Mapping[str, str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

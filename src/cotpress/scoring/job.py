@@ -27,7 +27,7 @@ import pytorch_lightning as pl
 import torch
 
 from cotpress.devices.config import Shard, TrainerConfig
-from cotpress.devices.launch import here, num_local_devices, pick_device, report, run_on_devices
+from cotpress.devices.launch import Alike, here, num_local_devices, pick_device, report, run_on_devices
 from cotpress.devices.lightning import ctrl_c_stops, lightning_trainer, quiet_lightning
 from cotpress.devices.memory import MEMORY_FIX, is_out_of_memory
 from cotpress.errors import ArtifactError, DataError, MemoryLimitError, ModelError
@@ -69,6 +69,7 @@ class ChunkJob:
         label: Scorer or reading, for progress, log and manifest.
         identity: Everything that determines the rows.
         make: Loads models and builds the work. It is called in every process that computes, so it can be pickled.
+        alike: The models that it loads, which have to be the same on all machines; None if it loads none.
     """
 
     stage: str
@@ -80,6 +81,7 @@ class ChunkJob:
     store: ArtifactStore
     record: type = ScoredTrace
     file: str = SCORES_FILE
+    alike: Alike | None = None
 
     @property
     def key(self) -> str:
@@ -159,7 +161,7 @@ class ChunkJob:
                     predict(self.make, parts, missing, trainer, progress.advance)
                 else:
                     arguments = (self.make, parts, missing, trainer, report)
-                    run_on_devices(predict, arguments, trainer=trainer, on_message=progress.advance)
+                    run_on_devices(predict, arguments, trainer=trainer, on_message=progress.advance, alike=self.alike)
         return parts, chunks, todo
 
 
@@ -283,7 +285,9 @@ def scoring_job(config: ScorerConfig, *, traces: Artifact, models: Models) -> Jo
     if issubclass(kind, TokenScorer):
         make = partial(kind.build, config, models)
         identity = identified(settings, ChunkJob, kind)
-        return ChunkJob("score", config.name, identity, make, traces, models.trainer, models.store)
+        path = getattr(config, "path", models.config.path)  # some read with a small model of their own
+        alike = Alike(partial(scorer_identity, config, models), path)
+        return ChunkJob("score", config.name, identity, make, traces, models.trainer, models.store, alike=alike)
     scorer: ReadingScorer[Any] | MixScorer
     sources: Sequence[Job]
     if isinstance(config, MixConfig):
@@ -321,7 +325,8 @@ def _reading_jobs(
             label = f"{condition.value} by {'reference' if tuned else 'base'} model"
             identity = identified(settings, ChunkJob, ConditionReading)
             make = partial(ConditionReading, label, template, read_by, condition, beside, models)
-            output = (ReadTrace, READINGS_FILE)
+            facts = partial(models.reading_identity, template, reference=read_by is ReadBy.reference)
+            output = (ReadTrace, READINGS_FILE, Alike(facts, models.config.path))
             jobs.append(ChunkJob("read", label, identity, make, traces, models.trainer, models.store, *output))
     return jobs
 

@@ -21,7 +21,7 @@ import torch
 
 import cotpress
 from cotpress.devices.config import TrainerConfig
-from cotpress.devices.launch import here, pick_device, report, run_on_devices
+from cotpress.devices.launch import Alike, here, pick_device, report, run_on_devices
 from cotpress.modeling.config import Dtype, ModelConfig
 from cotpress.modeling.loading import (
     has_dropout,
@@ -234,8 +234,10 @@ def _build(
     def produce(workdir: Path) -> Summary:
         made = examples()
         _tell(job, made)
-        work = (job, made, workdir)
-        fitted, *_ = run_on_devices(train_here, work, trainer=job.trainer, on_message=lambda m: _log(tracker, *m))
+        alike = Alike(functools.partial(_models_of, job), job.base.path)
+        fitted, *_ = run_on_devices(
+            train_here, (job, made, workdir), trainer=job.trainer, on_message=lambda m: _log(tracker, *m), alike=alike
+        )
         is_adapter = job.tune.method is Method.lora if job.start is None else job.start.makes_adapter(job.tune)
         weights = workdir / (ADAPTER if is_adapter else MODEL)
         trained = dataclasses.replace(record(), marker_ratios=made.marker_ratios)
@@ -249,15 +251,20 @@ def _build(
         }
         return Summary(num_rows=len(made.kept), dropped=made.dropped, facts=facts)
 
-    device = pick_device(job.trainer)
     identity = Identity({
         "tune": {**plain(job.tune), "max_tokens": job.max_tokens},
-        "model": model_identity(job.base, device, key=job.key),
+        "model": model_identity(job.base, pick_device(job.trainer), key=job.key),
         "chat": job.base.chat,
         **({"tokens_per_batch": job.trainer.tokens_per_batch} if _draws_by_batch(job) else {}),
         **upstream,
     })  # fmt: skip
     return job.store.build(job.kind.stage, identity, produce)
+
+
+def _models_of(job: TrainingJob) -> dict[str, Any]:
+    """Content and number format of the weights that a training starts from, on this machine."""
+    model = model_identity(job.base, pick_device(job.trainer), key=job.key)
+    return {"model": model, **({} if job.start is None else job.start.identity())}
 
 
 def _log(tracker: Tracker, stage: str, metrics: Mapping[str, float], step: int) -> None:

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from cotpress.devices import nodes
+from cotpress.devices import launch, nodes
 from cotpress.devices.config import TrainerConfig
-from cotpress.devices.launch import Place, here, run_on_devices, work_for
+from cotpress.devices.launch import Alike, Place, here, run_on_devices, work_for
 from cotpress.devices.nodes import Meeting, check_alone, find_meeting, join, leading, open_port, others
 from cotpress.errors import ConfigError, CotpressError, DataError, Terminated, WorkerError
 from cotpress.settings import check_settings
@@ -200,13 +201,39 @@ def test_machine_that_is_lost_while_it_works_is_named_at_once(tmp_path: Path) ->
 def test_failure_on_another_machine_ends_the_command(tmp_path: Path, kind: str) -> None:
     got = _other(tmp_path)
     expected = {
-        "for users": "the loss is not finite",
+        "for users": r"^machine \S+: the loss is not finite",
         "killed": "machine .* the worker of rank 0 ended: killed by SIGKILL",
     }
     with pytest.raises(CotpressError, match=expected[kind]):
         _lead(tmp_path, lambda: run_on_devices(device_jobs.fails, (kind,), trainer=ONE))
     got["thread"].join()
     assert isinstance(got["error"], CotpressError)
+
+
+def test_machine_with_another_model_ends_the_command(tmp_path: Path) -> None:
+    got, alike = _other(tmp_path), Alike(device_jobs.model_of_the_thread, "/models/base")
+    other = got["thread"].name[:12]
+    with pytest.raises(
+        WorkerError, match=r"^machine \S+\[\d+\]: it has another model at '/models/base'.*Fix:"
+    ) as failed:
+        _lead(tmp_path, lambda: run_on_devices(device_jobs.places, (0,), trainer=ONE, alike=alike))
+    got["thread"].join()
+    assert f": model.directory {other} instead of MainThread. Fix" in str(failed.value)
+    assert str(got["error"]) == str(failed.value)
+
+
+def test_machine_with_another_kind_of_device_ends_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def picked(_: TrainerConfig) -> torch.device:
+        return torch.device("cuda" if threading.current_thread() is threading.main_thread() else "cpu")
+
+    monkeypatch.setattr(launch, "pick_device", picked)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    got, auto = _other(tmp_path), replace(ONE, accelerator="auto")
+    with pytest.raises(
+        WorkerError, match=r"^machine \S+: it has .* or computes otherwise: accelerator cpu instead of cuda"
+    ):
+        _lead(tmp_path, lambda: run_on_devices(device_jobs.places, (0,), trainer=auto, alike=Alike(dict, "base")))
+    got["thread"].join()
 
 
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "2"}

@@ -213,6 +213,7 @@ def decision_job(config: ScorerConfig, options: Llmlingua2Options, *, traces: Ar
         ModelError: The encoder cannot be found.
         DataError: The classifier is to be trained, and there are no labels.
     """
+    from cotpress.devices.launch import Alike
     from cotpress.scoring.job import ChunkJob
     from cotpress.store.source import identified
 
@@ -226,8 +227,9 @@ def decision_job(config: ScorerConfig, options: Llmlingua2Options, *, traces: Ar
     }
     make = partial(Llmlingua2Compat.built, settings, models, options)
     own = identified(identity, ChunkJob, Llmlingua2Compat)
+    alike = Alike(partial(TokenskipScorer.identity, settings, models), settings.path)
     return ChunkJob(
-        "decide", settings.name, own, make, traces, models.trainer, models.store, RewrittenTrace, REWRITTEN_FILE
+        "decide", settings.name, own, make, traces, models.trainer, models.store, RewrittenTrace, REWRITTEN_FILE, alike
     )
 
 

@@ -200,6 +200,7 @@ def decision_job(
         ConfigError: LLMLingua knows no such score.
         ModelError: A model cannot be found.
     """
+    from cotpress.devices.launch import Alike
     from cotpress.scoring.job import ChunkJob
     from cotpress.scoring.models import Models as AllModels
     from cotpress.scoring.table import model_to_read
@@ -218,7 +219,8 @@ def decision_job(
     }
     make = partial(LlmlinguaCompat, settings, models, ratio, iterative_size)
     own = identified(identity, ChunkJob, LlmlinguaCompat, AllModels)
-    return ChunkJob("decide", settings.name, own, make, traces, models.trainer, models.store)
+    alike = Alike(partial(models.reading_identity, settings.template, reference=True), models.config.path)
+    return ChunkJob("decide", settings.name, own, make, traces, models.trainer, models.store, alike=alike)
 
 
 class LlmlinguaCompat(TokenScorer[Settings]):
