@@ -11,6 +11,13 @@ from cotpress.devices.processes import receive, send
 from cotpress.errors import DataError
 
 
+class SlowToLoad:
+    """Takes two seconds to unpickle, and is None then."""
+
+    def __reduce__(self) -> Any:
+        return time.sleep, (2.0,)
+
+
 def run(kind: str, folder: Path) -> Any:
     """Behave in the given way."""
     match kind:

@@ -6,4 +6,5 @@ without one it would take a child that still saves for dead. The server ends wit
 
 import signal
 
-signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a child sets a handler of its own
+# Blocked, not ignored: a child inherits it, and gets a SIGTERM of its first moments when it has a handler.
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

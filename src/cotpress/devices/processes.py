@@ -330,6 +330,7 @@ def _run(
     if output is not None:
         _write_to(output)
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # the server of forked children blocks it
         outcome = Outcome(value=function(*arguments))
     except KeyboardInterrupt:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from cotpress.devices.launch import here
@@ -182,10 +183,13 @@ class NextTokenModule(pl.LightningModule):
 
     def require_finite_weights(self) -> None:
         """Refuse to keep weights that are not finite; all devices have to call it."""
-        largest = torch.nn.utils.get_total_norm([w.detach() for w in self._trained], norm_type=math.inf)
-        if isinstance(largest, DTensor):
-            largest = largest.full_tensor()
-        if not math.isfinite(float(largest)):
+        parts = [w.to_local() if isinstance(w, DTensor) else w for w in self._trained]
+        # Of a weight with fewer rows than there are workers, some hold none, and an empty tensor has no largest value.
+        largest = torch.nn.utils.get_total_norm([p.detach() for p in parts if p.numel() > 0], norm_type=math.inf)
+        broken = torch.tensor(int(not math.isfinite(float(largest))), device=parts[0].device)
+        if dist.is_initialized():
+            dist.all_reduce(broken, op=dist.ReduceOp.MAX)
+        if broken:
             raise TrainingError(
                 f"{self.stage}: the weights are not finite after step {self.steps_done}. The last checkpoint is from "
                 "before. Fix: a lower learning rate, or model.dtype=float32"

@@ -68,6 +68,14 @@ def test_ctrl_c_at_the_start_of_a_child_leaves_no_trace(tmp_path: Path, capfd: p
     assert capfd.readouterr().err == ""
 
 
+def test_sigterm_in_the_first_moments_of_a_forked_child_ends_it() -> None:
+    child = Child(child_jobs.run, ("waits", child_jobs.SlowToLoad()), preload=["support.child_jobs"], daemon=True)
+    child.terminate()
+    assert child.receive(30) is None
+    child.end(10.0)
+    assert child.exit_code == -signal.SIGTERM
+
+
 def test_child_that_does_not_stop_is_killed(tmp_path: Path) -> None:
     child = Child(child_jobs.run, ("stubborn", tmp_path))
     assert child.receive(60) == "ready"

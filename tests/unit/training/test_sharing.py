@@ -135,6 +135,20 @@ def test_offloaded_training_equals_the_one_without_and_resumes_from_its_checkpoi
     assert losses(training("offloaded", **offloaded)) == losses(whole)
 
 
+def test_adapter_of_lower_rank_than_there_are_workers_trains_and_resumes(training, tune, tmp_path, monkeypatch):
+    """The second worker's shard of a matrix of one row is empty."""
+    tune.lora_rank = 1
+    single, whole = training("one"), training("whole", devices=2, strategy=Strategy.fsdp2)
+    assert [r[1] for r in losses(whole)] == pytest.approx([r[1] for r in losses(single)], rel=2e-4)
+    monkeypatch.setenv("TEST_KILLED_ONCE", str(tmp_path / "was_killed"))
+    with pytest.raises(WorkerError, match="rank 1 ended: killed by SIGKILL"):
+        training("killed", devices=2, strategy=Strategy.fsdp2, kind=KilledOnce)
+    assert steps_saved(tmp_path / "killed") >= 1
+    assert losses(training("killed", devices=2, strategy=Strategy.fsdp2)) == losses(whole)
+    for name, weight in weights(whole).items():
+        assert torch.equal(weights(tmp_path / "killed")[name], weight), name
+
+
 @pytest.mark.parametrize("offload", [False, True])
 def test_offloading_reaches_every_sharded_layer(monkeypatch, offload):
     """The policy that torch gets; without a GPU there is no other sign of it."""
