@@ -127,7 +127,7 @@ def test_machine_with_other_code_ends_both(tmp_path: Path) -> None:
     (code, log), (other_code, other_log) = _two(tmp_path, [{}, {"PYTHONPATH": str(tmp_path / "src")}], [meet], [meet])
     assert (code, other_code) == (1, 1), log + other_log
     for text in (log, other_log):
-        assert re.search(r"machine \S+ runs other code than \S+: cotpress \w{12} here, \w{12} there", text)
+        assert re.search(r"machine \S+ runs other code than \S+: cotpress \w{12} instead of \w{12}", text)
         assert "Traceback" not in text
     assert _nothing_is_left(tmp_path)
 

@@ -25,7 +25,7 @@ from cotpress.devices import processes
 from cotpress.devices.config import TrainerConfig
 from cotpress.devices.nodes import FirstNode, Message, OtherNode, Work, others
 from cotpress.devices.processes import Child, follow, stop, stopping
-from cotpress.errors import ConfigError, CotpressError, Terminated, WorkerError
+from cotpress.errors import ConfigError, Terminated, WorkerError
 from cotpress.store.artifacts import plain
 
 log = logging.getLogger(__name__)
@@ -288,7 +288,7 @@ def _done(first: FirstNode, work: Work) -> processes.Outcome:
         raise
     except Exception as error:
         return processes.failure(error)
-    failure = _first_failure(children)
+    failure = _first_failure(children, place.rank)
     if failure is None:
         return processes.Outcome(value=[child.outcome.value for child in children if child.outcome is not None])
     failed_at = min(c.outcome.failed_at for c in children if c.outcome is not None and c.outcome.error is not None)
@@ -354,27 +354,25 @@ class _KilledError(WorkerError):
     """A worker was killed."""
 
 
-def _first_failure(children: Sequence[Child | OtherNode]) -> BaseException | None:
+def _first_failure(children: Sequence[Child | OtherNode], first_rank: int = 0) -> BaseException | None:
     """The error of the worker that was killed or, if none was, of the one that failed first; None if all are done."""
-    outcomes = [(rank, child, child.outcome) for rank, child in enumerate(children)]
+    outcomes = [(rank, child, child.outcome) for rank, child in enumerate(children, start=first_rank)]
     failures = [(rank, child, o) for rank, child, o in outcomes if o is not None and o.error is not None]
     if not failures:
         return None
     rank, child, first = min(failures, key=lambda failure: (failure[2].trace != "", failure[2].failed_at))
-    message = first.error
     if isinstance(child, OtherNode):
-        if first.kind is None:
-            return WorkerError(message)
-        if issubclass(first.kind, CotpressError):
-            message = f"machine {child.node.name}: {message}"
-    elif not first.trace:
+        lost = first.kind is None and not first.trace  # the error has its name
+        kind = first.kind or WorkerError
+        return kind.__new__(kind, f"{'' if lost else f'machine {child.node.name}: '}{first.error}")
+    if not first.trace:
         return _KilledError(
             f"the worker of rank {rank} ended: {first.error}. The others were stopped; what was finished is kept, and "
             "the same command continues from there. Fix for too little memory: a smaller trainer.tokens_per_batch, "
             "trainer=fsdp2, or fewer trainer.devices"
         )
     if first.kind is not None:
-        return first.kind.__new__(first.kind, message)  # its constructor may take other arguments
+        return first.kind.__new__(first.kind, first.error)  # its constructor may take other arguments
     logging.getLogger("cotpress.file").error("rank %d failed:\n%s", rank, first.trace)
     return WorkerError(f"the worker of rank {rank} failed: {first.error}. The traceback is in the log")
 

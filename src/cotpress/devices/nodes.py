@@ -9,6 +9,7 @@ which no other user can read, because what arrives on it is unpickled.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -27,19 +28,21 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client, Connection, Listener
+from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
 from pathlib import Path
 from typing import Any
 
 import cotpress
 from cotpress.devices.config import TrainerConfig
 from cotpress.devices.processes import Outcome, failure
-from cotpress.errors import ConfigError, WorkerError
+from cotpress.errors import ConfigError, WorkerError, describe, require
 
 log = logging.getLogger(__name__)
 
 JOIN_S = 50.0
 """Longest wait of the first node for the others, and of these for the first one."""
+ANSWER_S = 5.0
+"""Longest wait for a connection, and for each message on it until both sides have shown the key."""
 LOST_S = 30.0
 """Seconds without a sign of life after which the system closes the connection to a node."""
 FOLDER = ".nodes"
@@ -68,21 +71,23 @@ def find_meeting(trainer: TrainerConfig, environment: Mapping[str, str] = os.env
     """Read from the environment or `trainer.rendezvous` how the nodes of this command find each other.
 
     Raises:
-        ConfigError: Nothing says it, or several processes of a node run the command.
+        ConfigError: Nothing says it, `NODE_RANK` is no number of a node, or other than one process on each of
+            `trainer.num_nodes` nodes runs the command.
     """
-    get, number = environment.get, environment.get("NODE_RANK")
+    get, num_nodes = environment.get, trainer.num_nodes
     if trainer.rendezvous is not None:
         host, _, port = trainer.rendezvous.rpartition(":")
-        own = None if number is None else int(number)
-        return Meeting(name=f"{host}-{port}", number=own, address=(host, int(port)))
+        return Meeting(name=f"{host}-{port}", number=_node_rank(environment, num_nodes), address=(host, int(port)))
     if "TORCHELASTIC_RUN_ID" in environment:
-        _check_one_process(int(get("LOCAL_WORLD_SIZE", "1")), "torchrun --nproc-per-node=1")
+        size = int(get("WORLD_SIZE", "1"))
+        fix = f"torchrun --nnodes={num_nodes} --nproc-per-node=1"
+        _check_processes(size, size // int(get("LOCAL_WORLD_SIZE", "1")), num_nodes, fix)
         keys = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT")
         name = "-".join(["torchrun", *(get(key, "") for key in keys)])
         return Meeting(name=name, number=int(get("GROUP_RANK", "0")))
     if "SLURM_STEP_ID" in environment:
-        several = int(get("SLURM_STEP_NUM_TASKS", "1")) // int(get("SLURM_STEP_NUM_NODES", "1"))
-        _check_one_process(several, "srun --ntasks-per-node=1")
+        size, of_machines = int(get("SLURM_STEP_NUM_TASKS", "1")), int(get("SLURM_STEP_NUM_NODES", "1"))
+        _check_processes(size, of_machines, num_nodes, f"srun -N {num_nodes} --ntasks-per-node=1")
         name = "-".join(get(key, "0") for key in ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"))
         names = _names_of(get("SLURM_STEP_NODELIST", ""))
         return Meeting(name=f"slurm-{name}", number=int(get("SLURM_NODEID", "0")), names=names)
@@ -110,11 +115,21 @@ def check_alone(environment: Mapping[str, str] = os.environ) -> None:
         )
 
 
-def _check_one_process(several: int, fix: str) -> None:
-    if several != 1:
+def _node_rank(environment: Mapping[str, str], num_nodes: int) -> int | None:
+    """The number that the user gave to this node; None without one."""
+    given = environment.get("NODE_RANK")
+    if given is None:
+        return None
+    require("NODE_RANK", given, given.isdecimal() and int(given) < num_nodes, f"0 to {num_nodes - 1}, or no NODE_RANK")
+    return int(given)
+
+
+def _check_processes(processes: int, machines: int, num_nodes: int, fix: str) -> None:
+    if not processes == machines == num_nodes:
         raise ConfigError(
-            f"trainer.num_nodes: {several} processes of each machine run this command, allowed: 1, which starts one "
-            f"worker per device itself. Fix: {fix}, and trainer.devices=N"
+            f"trainer.num_nodes: got {num_nodes}, but the command runs in {processes} processes on {machines} "
+            "machines, allowed: one on each, which starts one worker per device itself. "
+            f"Fix: {fix}, and trainer.devices=N"
         )
 
 
@@ -284,29 +299,43 @@ def others() -> Sequence[OtherNode]:
 class Port:
     """The open port of the first node, and the key of its connections."""
 
-    listener: Listener
+    listener: socket.socket
     key: bytes
 
 
-def open_port(meeting: Meeting) -> Port | None:
-    """Open the port if this node is the first one, else None; without numbers the first one is who gets the address.
+def open_port(meeting: Meeting) -> Port | str:
+    """Open the port, on all interfaces, if this node is the first one, else give the reason why it is not.
+
+    Without numbers the first one has the address; of several on one machine it is the one that comes first.
 
     Raises:
-        ConfigError: This node has the number 0, and the port cannot be opened.
+        ConfigError: This node is the first one, and the port cannot be opened.
     """
+    host, port = meeting.address or ("", 0)
+    if meeting.number is None and (reason := _not_own(host)) is not None:
+        return reason
     if meeting.number not in (None, 0):
-        return None
-    key = secrets.token_bytes(32)
+        return f"it has the number {meeting.number}"
     try:
-        return Port(listener=Listener(meeting.address or ("", 0), authkey=key, backlog=64), key=key)
-    except OSError as error:  # in use, or an address of another machine
-        if meeting.number is None:
+        return Port(listener=socket.create_server(("", port), backlog=64), key=secrets.token_bytes(32))
+    except OSError as error:
+        problem = f"cannot listen on port {port}: {os.strerror(error.errno or 0)}"
+        if meeting.number is None and error.errno == errno.EADDRINUSE:
+            return problem
+        raise ConfigError(f"trainer.rendezvous: {problem}. Fix: a port that is free on the first machine") from error
+
+
+def _not_own(host: str) -> str | None:
+    """The reason why a host is not this machine; None if it is."""
+    try:
+        addresses = {found[4][0] for found in socket.getaddrinfo(host, None, socket.AF_INET)}
+    except (OSError, UnicodeError) as error:
+        return f"'{host}' is no IPv4 address and no name that is known here: {error}"
+    for address in addresses:
+        with contextlib.suppress(OSError), socket.socket() as sock:
+            sock.bind((str(address), 0))
             return None
-        host, port = meeting.address or ("", 0)
-        raise ConfigError(
-            f"trainer.rendezvous: cannot listen on {host}:{port}: {error.strerror or error}. Fix: HOST of the machine "
-            "with NODE_RANK=0, and a port that is free on it"
-        ) from error
+    return f"'{host}' is another machine"
 
 
 @contextlib.contextmanager
@@ -342,29 +371,42 @@ def leading(port: Port, meeting: Meeting, num_nodes: int, folder: Path, settings
 def _listening(port: Port, meeting: Meeting, folder: Path) -> Iterator["queue.Queue[tuple[Node, Connection]]"]:
     """Accept nodes that have the key of a file in `folder`, which is there as long as the block lasts."""
     arrivals: queue.Queue[tuple[Node, Connection]] = queue.Queue()
+    closed = threading.Event()
+
+    def admit(connection: Connection, address: str) -> None:
+        try:
+            _limit(connection, ANSWER_S)
+            deliver_challenge(connection, port.key)
+            answer_challenge(connection, port.key)
+            node = connection.recv()
+            _keep_alive(connection)
+        except Exception as error:  # anything can arrive on an open port
+            connection.close()
+            log.warning("a connection from %s, no machine of this command, was refused (%s)", address, describe(error))
+        else:
+            arrivals.put((node, connection))
 
     def accept() -> None:
-        while True:
+        while not closed.is_set():
             try:
-                connection = port.listener.accept()
-                _keep_alive(connection)
-                arrivals.put((connection.recv(), connection))
-            except AuthenticationError:
-                refused = port.listener.last_accepted
-                log.warning("a connection from %s without the key of this command was refused", refused)
-            except EOFError:
+                sock, (address, *_) = port.listener.accept()
+            except OSError:  # closed, or too many files are open
+                closed.wait(0.1)
                 continue
-            except OSError:  # closed
-                return
+            threading.Thread(target=admit, args=(Connection(sock.detach()), address), daemon=True).start()
 
-    threading.Thread(target=accept, daemon=True).start()
+    accepting = threading.Thread(target=accept, daemon=True)
+    accepting.start()
     path = _file(folder, meeting)
     try:
-        number = port.listener.address[1]
+        number = port.listener.getsockname()[1]
         _write(path, {"addresses": _addresses(), "port": number, "key": port.key.hex()})
         yield arrivals
     finally:
         path.unlink(missing_ok=True)
+        closed.set()
+        port.listener.shutdown(socket.SHUT_RDWR)  # ends a waiting `accept`, which would keep the port open
+        accepting.join()
         port.listener.close()
 
 
@@ -410,7 +452,7 @@ def _wait_for(
 
 def _mismatch(own: Node, node: Node) -> str | None:
     """The difference of a node from this one that forbids to work together; None without one."""
-    differing = [f"{k} {v} here, {node.code.get(k)} there" for k, v in own.code.items() if node.code.get(k) != v]
+    differing = [f"{k} {node.code.get(k)} instead of {v}" for k, v in own.code.items() if node.code.get(k) != v]
     if differing:
         fix = "Fix: the same versions on all machines, e.g. one environment in a shared folder"
         return f"runs other code than {own.name}: {'; '.join(differing)}. {fix}"
@@ -431,6 +473,10 @@ def _absent(meeting: Meeting, count: int, joined: Sequence[OtherNode]) -> str:
     )
 
 
+class NotJoinedError(WorkerError):
+    """This machine has not joined the others; they may have begun without it."""
+
+
 class FirstNode:
     """The first node, as another one sees it.
 
@@ -446,6 +492,7 @@ class FirstNode:
             self.address = str(sock.getpeername()[0])
         self.interface = _interface_of(connection)
         self.stop: Stop | None = None
+        self._lost: type[WorkerError] = NotJoinedError
 
     def __enter__(self) -> "FirstNode":
         """Work for it as long as the block lasts."""
@@ -461,7 +508,8 @@ class FirstNode:
             while isinstance(received := self._connection.recv(), Stop):
                 continue  # it came when the work was done
         except (EOFError, OSError) as error:
-            raise WorkerError(f"the first machine ({self.address}) ended, or cannot be reached any more") from error
+            raise self._lost(f"the first machine ({self.address}) ended, or cannot be reached any more") from error
+        self._lost = WorkerError
         assert isinstance(received, Work | End)
         return received
 
@@ -485,39 +533,62 @@ class FirstNode:
         return self.stop is not None
 
 
-def join(meeting: Meeting, folder: Path, settings: str) -> FirstNode:
-    """Connect to the first node.
+def join(meeting: Meeting, folder: Path, settings: str, reason: str) -> FirstNode:
+    """Connect to the first node, which this one is not for a `reason` (`open_port`).
 
     Raises:
-        WorkerError: It is not found, or cannot be reached.
+        NotJoinedError: It is not found, or cannot be reached.
     """
     path, deadline, problem = _file(folder, meeting), time.monotonic() + JOIN_S, ""
     while time.monotonic() < deadline:
         try:
             found = json.loads(path.read_text())
-        except (OSError, ValueError):
+        except FileNotFoundError:
             problem = f"there is no file of it in '{path.parent.absolute()}'"
-            time.sleep(0.2)
-            continue
-        places = [meeting.address] if meeting.address else [(host, found["port"]) for host in found["addresses"]]
-        for place in places:
-            try:
-                connection = Client(place, authkey=bytes.fromhex(found["key"]))
-            except (OSError, EOFError, AuthenticationError) as error:
-                problem = f"{place[0]}:{place[1]} does not answer: {error or type(error).__name__}"
-                continue
-            _keep_alive(connection)
-            connection.send(this_node(meeting.number, settings))
-            return FirstNode(connection)
+        except (OSError, ValueError) as error:
+            problem = f"its file cannot be read: {error}"
+        else:
+            places = [meeting.address] if meeting.address else [(host, found["port"]) for host in found["addresses"]]
+            problems = []
+            for host, port in places:
+                try:
+                    connection = _connect(host, port, bytes.fromhex(found["key"]))
+                    connection.send(this_node(meeting.number, settings))
+                    return FirstNode(connection)
+                except (OSError, EOFError, UnicodeError, AuthenticationError) as error:
+                    late = isinstance(error, TimeoutError | BlockingIOError)
+                    why = f"nothing within {ANSWER_S:g} s" if late else str(error) or "it closes the connection"
+                    problems.append(f"{host}:{port} does not answer: {why}")
+            problem = "; ".join(problems)
         time.sleep(0.2)
-    raise WorkerError(
-        f"machine {socket.gethostname()} found no first machine within {JOIN_S:g} s: {problem}. Fix: the same command "
-        "there, with an output_root that both see, and a network in which they reach each other"
+    raise NotJoinedError(
+        f"machine {socket.gethostname()} found no first machine within {JOIN_S:g} s: {problem}. It is not the first "
+        f"one itself: {reason}. Fix: the same command there, with an output_root that both see, and a network in which "
+        "they reach each other"
     )
 
 
+def _connect(host: str, port: int, key: bytes) -> Connection:
+    with socket.create_connection((host, port), timeout=ANSWER_S) as sock:
+        sock.settimeout(None)
+        connection = Connection(sock.detach())
+    _limit(connection, ANSWER_S)
+    answer_challenge(connection, key)
+    deliver_challenge(connection, key)
+    _keep_alive(connection)
+    return connection
+
+
+def _limit(connection: Connection, seconds: float) -> None:
+    """Limit the wait for further data, after which `recv` raises `BlockingIOError`; 0 for no limit."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as sock:
+        limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+
+
 def _keep_alive(connection: Connection) -> None:
-    """Let the system close a connection whose other end gives no sign of life for `LOST_S`."""
+    """Let `recv` wait as long as the other end gives a sign of life every `LOST_S`; then the system closes it."""
+    _limit(connection, 0.0)
     with socket.socket(fileno=os.dup(connection.fileno())) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4)):

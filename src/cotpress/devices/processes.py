@@ -44,8 +44,8 @@ class Outcome:
     """Return value of the function; None if it failed."""
     error: str | None = None
     """Message of the failure; None if there was none."""
-    kind: type[CotpressError] | type[Terminated] | None = None
-    """Class of an error for users, or of the end by SIGTERM; None for a defect or a process that was killed."""
+    kind: type[CotpressError] | type[KeyboardInterrupt] | None = None
+    """Class of an error for users, or of an interrupt; None for a defect or a process that was killed."""
     trace: str = ""
     """Traceback of the failure; empty if the process was killed."""
     failed_at: float = 0.0
@@ -307,7 +307,7 @@ def receive() -> Any:
 
 def failure(error: BaseException) -> Outcome:
     """The outcome of a function that raised; to be called while the exception is handled."""
-    kind = type(error) if isinstance(error, CotpressError | Terminated) else None
+    kind = type(error) if isinstance(error, CotpressError | KeyboardInterrupt) else None
     return Outcome(error=describe(error), kind=kind, trace=traceback.format_exc(), failed_at=time.time())
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cotpress.config import CompressConfig, EntryConfig, EvaluateConfig, ReportConfig, Stage, TrainConfig, to_objects
-from cotpress.devices.nodes import check_alone, find_meeting, join, leading, open_port
+from cotpress.devices.nodes import NotJoinedError, check_alone, find_meeting, join, leading, open_port
 from cotpress.devices.processes import Child, Outcome, failure, follow, is_worker, stopping
 from cotpress.errors import ConfigError, CotpressError, describe
 from cotpress.plugins import load_plugins, plugin_names
@@ -71,7 +71,7 @@ def run_alone(config: "DictConfig", task: Task, folder: Path, overrides: list[st
         with suppress(OSError):  # on a full disk the error itself is reported
             failed = replace(note, state=JobState.failed, error=describe(error), seconds=time.monotonic() - started)
             write_note(folder, failed)
-            if place is not None and place.exists():
+            if place is not None and place.exists() and not isinstance(error, NotJoinedError):
                 write_failure(place, describe(error))
         raise
     write_note(folder, replace(note, run_dir=run_dir, metric=metric, seconds=time.monotonic() - started))
@@ -145,7 +145,7 @@ def _performed(note: JobNote, config: "DictConfig", task: Task, folder: Path, la
     if outcome.error is None:
         metric, run_dir = outcome.value
         return replace(note, state=JobState.finished, metric=metric, run_dir=run_dir)
-    if place is not None:
+    if place is not None and outcome.kind is not NotJoinedError:
         write_failure(place, outcome.error)
     for_user = outcome.kind is not None
     return replace(note, state=JobState.failed, error=outcome.error, for_user=for_user, run_dir=place)
@@ -182,7 +182,7 @@ def _until(config: EntryConfig) -> Stage | None:
 
 def perform(task: Task, config: EntryConfig | RunsJob, folder: Path) -> Result:
     """Do the work of a job; of several machines the first one does it, and the others work for it."""
-    if isinstance(config, RunsJob | ReportConfig):
+    if isinstance(config, RunsJob | ReportConfig) or task == PLAN:
         return _perform(task, config, folder)
     num_nodes = config.trainer.num_nodes
     if num_nodes == 1:
@@ -192,8 +192,8 @@ def perform(task: Task, config: EntryConfig | RunsJob, folder: Path) -> Result:
 
     meeting, place, settings = find_meeting(config.trainer), Path(config.output_root), fingerprint({"config": config})
     port = open_port(meeting)
-    if port is None:
-        result: Result = work_for(join(meeting, place, settings))
+    if isinstance(port, str):
+        result: Result = work_for(join(meeting, place, settings, port))
         return result
     with leading(port, meeting, num_nodes, place, settings) as results:
         results.append(_perform(task, config, folder))

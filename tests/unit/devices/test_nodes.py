@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import stat
+import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -28,9 +29,18 @@ FIRST, SECOND = Meeting(name="job", number=0), Meeting(name="job", number=1)
 ONE = TrainerConfig(accelerator="cpu", devices=1, num_threads=1, num_nodes=2)
 
 
-def _lead(folder: Path, work: Callable[[], Any], meeting: Meeting = FIRST, num_nodes: int = 2) -> Any:
+def _open(meeting: Meeting = FIRST) -> nodes.Port:
     port = open_port(meeting)
-    assert port is not None
+    assert isinstance(port, nodes.Port), port
+    return port
+
+
+def _number(port: nodes.Port) -> int:
+    return int(port.listener.getsockname()[1])
+
+
+def _lead(folder: Path, work: Callable[[], Any], meeting: Meeting = FIRST, num_nodes: int = 2) -> Any:
+    port = _open(meeting)
     with leading(port, meeting, num_nodes, folder, "settings") as results:
         results.append(work())
     return results[0]
@@ -42,7 +52,7 @@ def _other(folder: Path, meeting: Meeting = SECOND, settings: str = "settings") 
 
     def follow() -> None:
         try:
-            got["value"] = work_for(join(meeting, folder, settings))
+            got["value"] = work_for(join(meeting, folder, settings, "it has the number 1"))
         except BaseException as error:
             got["error"] = error
 
@@ -71,8 +81,7 @@ def test_file_of_the_meeting_is_for_its_user_alone_and_goes_when_all_have_come(t
 
     before = os.umask(0)
     try:
-        port = open_port(FIRST)
-        assert port is not None
+        port = _open()
         with nodes._listening(port, FIRST, tmp_path):
             look()
     finally:
@@ -84,20 +93,21 @@ def test_file_of_the_meeting_is_for_its_user_alone_and_goes_when_all_have_come(t
 def test_connection_without_the_key_is_refused_and_nothing_of_it_is_read(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    port = open_port(FIRST)
-    assert port is not None
+    port = _open()
     with nodes._listening(port, FIRST, tmp_path) as arrivals:
         with pytest.raises((AuthenticationError, EOFError, OSError)):
-            Client(("127.0.0.1", port.listener.address[1]), authkey=b"guess").send("x")
+            Client(("127.0.0.1", _number(port)), authkey=b"guess").send("x")
         got = _other(tmp_path)
         node, connection = arrivals.get(timeout=20)  # that one comes in all the same
         connection.close()
     got["thread"].join()
     assert node.number == 1
-    assert "without the key of this command was refused" in caplog.text
+    assert "a connection from 127.0.0.1, no machine of this command, was refused" in caplog.text
 
 
-@pytest.mark.parametrize("error", [DataError("no rows"), ConfigError("a: got 1"), Terminated("SIGTERM")])
+@pytest.mark.parametrize(
+    "error", [DataError("no rows"), ConfigError("a: got 1"), Terminated("SIGTERM"), KeyboardInterrupt()]
+)
 def test_failure_of_the_first_machine_is_that_of_the_others(tmp_path: Path, error: BaseException) -> None:
     got = _other(tmp_path)
 
@@ -132,19 +142,18 @@ def test_machine_that_does_not_come_is_named(tmp_path: Path, monkeypatch: pytest
 def test_machine_that_finds_no_first_one_says_where_it_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nodes, "JOIN_S", 0.3)
     with pytest.raises(WorkerError, match=r"found no first machine within 0.3 s: there is no file of it in '"):
-        join(SECOND, tmp_path, "settings")
-    port = open_port(FIRST)
-    assert port is not None
+        join(SECOND, tmp_path, "settings", "")
+    port = _open()
     with nodes._listening(port, FIRST, tmp_path):
         address = ("127.0.0.1", 1)
         with pytest.raises(WorkerError, match=r"127\.0\.0\.1:1 does not answer"):
-            join(replace(SECOND, address=address, name=FIRST.name), tmp_path, "settings")
+            join(replace(SECOND, address=address), tmp_path, "settings", "")
 
 
 @pytest.mark.parametrize(
     ("change", "settings", "message"),
     [
-        ({"code": {"torch": "1.0"}}, "settings", r"runs other code than .*: torch .* here, 1\.0 there\. Fix: the same"),
+        ({"code": {"torch": "1.0"}}, "settings", r"runs other code than .*: torch 1\.0 instead of \S+\. Fix: the same"),
         ({}, "others", r"was started with other settings than .*\. Fix: the same command on all machines"),
         (
             {"number": 5},
@@ -172,8 +181,7 @@ def test_machines_that_do_not_fit_together_end_with_the_difference(
 
 def test_first_machine_that_is_lost_ends_the_others(tmp_path: Path) -> None:
     got = _other(tmp_path)
-    port = open_port(FIRST)
-    assert port is not None
+    port = _open()
     with nodes._listening(port, FIRST, tmp_path) as arrivals:
         _, connection = arrivals.get(timeout=20)
         connection.close()
@@ -184,7 +192,7 @@ def test_first_machine_that_is_lost_ends_the_others(tmp_path: Path) -> None:
 
 def test_machine_that_is_lost_while_it_works_is_named_at_once(tmp_path: Path) -> None:
     def leave() -> None:
-        first = join(SECOND, tmp_path, "settings")
+        first = join(SECOND, tmp_path, "settings", "")
         with first:
             first.receive()
 
@@ -202,7 +210,7 @@ def test_failure_on_another_machine_ends_the_command(tmp_path: Path, kind: str) 
     got = _other(tmp_path)
     expected = {
         "for users": r"^machine \S+: the loss is not finite",
-        "killed": "machine .* the worker of rank 0 ended: killed by SIGKILL",
+        "killed": r"^machine \S+: the worker of rank 1 ended: killed by SIGKILL",
     }
     with pytest.raises(CotpressError, match=expected[kind]):
         _lead(tmp_path, lambda: run_on_devices(device_jobs.fails, (kind,), trainer=ONE))
@@ -263,9 +271,18 @@ def test_srun_torchrun_or_an_address_say_how_machines_meet(
         ({}, r"nothing says how the machines find each other\. Fix: start the command with srun -N 2"),
         (
             {**SLURM, "SLURM_STEP_NUM_TASKS": "8"},
-            r"4 processes of each machine run this command.*Fix: srun",
+            r"the command runs in 8 processes on 2 machines, allowed: one on each.*Fix: srun -N 2 --ntasks-per-node=1",
         ),
-        ({**TORCHRUN, "LOCAL_WORLD_SIZE": "8"}, r"8 processes of each machine .* Fix: torchrun --nproc-per-node=1"),
+        ({**SLURM, "SLURM_STEP_NUM_TASKS": "3"}, r"in 3 processes on 2 machines"),
+        (
+            {**SLURM, "SLURM_STEP_NUM_TASKS": "3", "SLURM_STEP_NUM_NODES": "3"},
+            r"got 2, but .* in 3 processes on 3 machi",
+        ),
+        (
+            {**TORCHRUN, "WORLD_SIZE": "16", "LOCAL_WORLD_SIZE": "8"},
+            r"in 16 processes on 2 machines.*Fix: torchrun --nnodes=2 --nproc-per-node=1",
+        ),
+        ({**TORCHRUN, "WORLD_SIZE": "3"}, r"got 2, but .* in 3 processes on 3 machines"),
     ],
 )
 def test_machines_that_cannot_meet_are_told_the_command(environment: Mapping[str, str], message: str) -> None:
@@ -288,18 +305,110 @@ def test_rendezvous_is_host_and_port(address: str) -> None:
         check_settings(TrainerConfig(rendezvous="a:1"), "trainer")
 
 
+@pytest.mark.parametrize("rank", ["", "node0", "2", "-1"])
+def test_node_rank_that_is_no_number_of_a_machine_is_refused(rank: str) -> None:
+    with pytest.raises(ConfigError, match=rf"NODE_RANK: got '{rank}', allowed: 0 to 1, or no NODE_RANK"):
+        find_meeting(TrainerConfig(num_nodes=2, rendezvous="node1:29400"), {"NODE_RANK": rank})
+
+
 def test_without_numbers_the_first_machine_is_who_gets_the_port() -> None:
-    (number,) = _free()
-    meeting = Meeting(name="x", number=None, address=("127.0.0.1", number))
-    port = open_port(meeting)
-    assert port is not None
-    assert open_port(meeting) is None
+    meeting = Meeting(name="x", number=None, address=("127.0.1.1", _free()))
+    port = _open(meeting)
+    assert port.listener.getsockname()[0] == "0.0.0.0"
+    assert open_port(meeting) == f"cannot listen on port {_number(port)}: Address already in use"
+    with pytest.raises(
+        ConfigError, match=r"trainer\.rendezvous: cannot listen on port \d+: Address already in use\. Fix"
+    ):
+        open_port(replace(meeting, number=0))
     port.listener.close()
-    assert open_port(replace(meeting, address=("192.0.2.77", number))) is None
-    with pytest.raises(ConfigError, match=r"trainer\.rendezvous: cannot listen on 192\.0\.2\.77:.*NODE_RANK=0"):
-        open_port(replace(meeting, number=0, address=("192.0.2.77", number)))
+    elsewhere = replace(meeting, address=("192.0.2.77", _free()))
+    assert open_port(elsewhere) == "'192.0.2.77' is another machine"
+    _open(replace(elsewhere, number=0)).listener.close()  # NODE_RANK=0 behind NAT
+    assert "'[::1]' is no IPv4 address and no name" in str(open_port(replace(meeting, address=("[::1]", 29400))))
 
 
-def _free() -> list[int]:
+@pytest.mark.parametrize("sent", [None, b"", b"GET / HTTP/1.0\r\n\r\n", "reset"])
+def test_connections_of_others_do_not_keep_a_machine_from_joining(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, sent: bytes | str | None
+) -> None:
+    """One that says nothing, one that is closed, one with another protocol, one that is reset."""
+    monkeypatch.setattr(nodes, "ANSWER_S", 0.3)
+    port = _open()
+    with nodes._listening(port, FIRST, tmp_path) as arrivals:
+        stray = socket.create_connection(("127.0.0.1", _number(port)))
+        if sent == "reset":
+            stray.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        elif isinstance(sent, bytes):
+            stray.sendall(sent)
+        if sent is not None:
+            stray.close()
+        got = _other(tmp_path)
+        node, connection = arrivals.get(timeout=20)
+        connection.close()
+        deadline = time.monotonic() + 10
+        while "no machine of this command, was refused" not in caplog.text and time.monotonic() < deadline:
+            time.sleep(0.05)
+        stray.close()
+    got["thread"].join()
+    assert node.number == 1
+    assert "no machine of this command, was refused" in caplog.text
+
+
+def test_machine_that_joined_is_waited_for_without_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "ANSWER_S", 0.3)
+    got = _other(tmp_path)
+    assert _lead(tmp_path, lambda: time.sleep(1)) is None
+    got["thread"].join()
+    assert got.get("error") is None
+
+
+def test_after_the_meeting_the_port_is_free(tmp_path: Path) -> None:
+    port = _open()
+    number = _number(port)
+    with nodes._listening(port, FIRST, tmp_path):
+        pass
+    _open(replace(FIRST, address=("127.0.0.1", number))).listener.close()
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_first_machine_that_does_not_answer_is_given_up_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: bool
+) -> None:
+    """A port that accepts and says nothing, and one whose queue is full, so that packets are dropped."""
+    monkeypatch.setattr(nodes, "JOIN_S", 0.5)
+    monkeypatch.setattr(nodes, "ANSWER_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0), backlog=0 if full else 5) as silent:
+        waiting = [socket.socket() for _ in range(4 if full else 0)]
+        for sock in waiting:
+            sock.setblocking(False)
+            sock.connect_ex(silent.getsockname())
+        nodes._write(
+            nodes._file(tmp_path, SECOND),
+            {"addresses": ["127.0.0.1"], "port": silent.getsockname()[1], "key": "00" * 32},
+        )
+        started = time.monotonic()
+        with pytest.raises(nodes.NotJoinedError, match=r"127\.0\.0\.1:\d+ does not answer: nothing within 0\.3 s"):
+            join(SECOND, tmp_path, "settings", "")
+        for sock in waiting:
+            sock.close()
+    assert time.monotonic() - started < 5
+
+
+def test_message_of_a_machine_that_found_no_first_one_has_every_address_and_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes, "JOIN_S", 0.3)
+    path = nodes._file(tmp_path, SECOND)
+    nodes._write(path, {"addresses": ["127.0.0.2", "127.0.0.1"], "port": 1, "key": "00" * 32})
+    refused = r"127.0.0.2:1 does not answer: .*refused; 127.0.0.1:1 does not answer: .*refused. It is not the first one"
+    with pytest.raises(WorkerError, match=refused + " itself: cannot listen"):
+        join(SECOND, tmp_path, "settings", "cannot listen")
+    path.unlink()
+    path.mkdir()  # root may read any file
+    with pytest.raises(WorkerError, match=r"its file cannot be read: .*Is a directory"):
+        join(SECOND, tmp_path, "settings", "")
+
+
+def _free() -> int:
     with socket.create_server(("127.0.0.1", 0)) as sock:
-        return [int(sock.getsockname()[1])]
+        return int(sock.getsockname()[1])
