@@ -21,6 +21,7 @@ import secrets
 import socket
 import struct
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,6 +37,9 @@ import cotpress
 from cotpress.devices.config import TrainerConfig
 from cotpress.devices.processes import Outcome, failure
 from cotpress.errors import ConfigError, WorkerError, describe, require
+from cotpress.plugins import LOADED
+from cotpress.store.artifacts import fingerprint
+from cotpress.store.source import code_of
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +51,7 @@ LOST_S = 30.0
 """Seconds without a sign of life after which the system closes the connection to a node."""
 FOLDER = ".nodes"
 """Folder of the shared output folder in which the nodes find each other."""
-_PACKAGES = ("torch", "transformers", "peft", "pytorch-lightning", "numpy")
+_PACKAGES = ("torch", "transformers", "peft", "pytorch-lightning", "numpy", "tokenizers", "safetensors", "accelerate")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +115,8 @@ def check_alone(environment: Mapping[str, str] = os.environ) -> None:
     if several > 1:
         raise ConfigError(
             f"trainer.num_nodes: got 1, but {several} processes run this command, each all of it. Fix: "
-            "trainer.num_nodes=N of the machines, one process on each; or start it once"
+            "trainer.num_nodes=N of the machines, one process on each; or start it once; if each does another part of "
+            "the work, python behind `env -u SLURM_STEP_ID -u TORCHELASTIC_RUN_ID`"
         )
 
 
@@ -204,12 +209,14 @@ class End:
 
 @cache
 def running_code() -> dict[str, str]:
-    """Hash of the files of this package, and versions of Python and of the packages that compute."""
+    """Hashes of the files of this package and of plugins, versions of Python and of the packages that compute."""
     digest, package = hashlib.sha256(), Path(cotpress.__file__).parent
     for path in sorted(package.rglob("*.py")):
         digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
     versions = {name: version(name) for name in _PACKAGES}
-    return {"cotpress": digest.hexdigest()[:12], "python": platform.python_version(), **versions}
+    plugins = fingerprint(code_of(*(sys.modules[name] for name in LOADED)))
+    code = {"cotpress": digest.hexdigest()[:12], "python": platform.python_version(), **versions}
+    return {**code, "plugins": plugins} if LOADED else code
 
 
 def this_node(number: int | None, settings: str) -> Node:

@@ -182,11 +182,14 @@ def _until(config: EntryConfig) -> Stage | None:
 
 def perform(task: Task, config: EntryConfig | RunsJob, folder: Path) -> Result:
     """Do the work of a job; of several machines the first one does it, and the others work for it."""
+    if isinstance(config, RunsJob):
+        check_alone()
     if isinstance(config, RunsJob | ReportConfig) or task == PLAN:
         return _perform(task, config, folder)
     num_nodes = config.trainer.num_nodes
     if num_nodes == 1:
-        check_alone()
+        if not (isinstance(config, CompressConfig) and config.shard is not None):  # of which each is a job of its own
+            check_alone()
         return _perform(task, config, folder)
     from cotpress.devices.launch import work_for
 

@@ -129,14 +129,24 @@ def check_adapter(folder: Path, named: str, key: str) -> None:
         )
 
 
-def check_base(folder: Path, named: str, path: str, hub_id: str | None, is_base: Callable[[], bool | None]) -> None:
+def check_base(
+    folder: Path, named: str, path: str, hub_id: str | None, is_base: Callable[[], bool | None], *, by_content: bool
+) -> None:
     """Warn of an adapter whose settings name another base model than that of `path` or `hub_id`.
 
-    A model of another name is no other model if `is_base` knows that it has the content of the base model.
+    A model of another name is no other model if `is_base` knows that it has the content of the base model. With
+    `by_content`, one of the same name is another model if `is_base` knows that it has another content.
     """
     settings = _json(folder / ADAPTER_CONFIG, named, "adapter")
     base = str(settings.get("base_model_name_or_path") or "")
-    if base and _model_name(base) not in {_model_name(path), _model_name(hub_id or path)} and not is_base():
+    is_other = bool(base) and _model_name(base) not in {_model_name(path), _model_name(hub_id or path)}
+    known = is_base() if is_other or by_content else None
+    if known is False:
+        log.warning(
+            "adapter '%s': it was trained on a model of other content than that of '%s', on which it is put. There its "
+            "numbers mean nothing", named, path,
+        )  # fmt: skip
+    elif is_other and not known:
         log.warning(
             "adapter '%s': its %s names '%s' as its base model, but it is put on '%s'. On another model than the one "
             "it was trained on its numbers mean nothing", named, ADAPTER_CONFIG, base, path,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from cotpress.devices.launch import here
 from cotpress.devices.memory import keep_freed_memory
 from cotpress.errors import ConfigError, MissingExtraError, ModelError
 from cotpress.modeling import sources
@@ -408,7 +409,8 @@ def _with_adapter(model: "PreTrainedModel", config: ModelConfig, adapter: str, *
     from peft.utils import load_peft_weights, set_peft_model_state_dict
 
     folder = sources.adapter_directory(adapter)
-    check_base(folder, adapter, config.path, config.hub_id, lambda: is_trained_on(folder, config))
+    alone = here().num_workers == 1  # each of several workers would have to read all files of the base model
+    check_base(folder, adapter, config.path, config.hub_id, lambda: is_trained_on(folder, config), by_content=alone)
     what = f"adapter '{adapter}' does not load onto {type(model).__name__} ('{config.path}')"
     with reading(what, "give the model that it was trained on"), warnings.catch_warnings():
         # peft 0.21 reads an attribute that transformers 5 renamed; the old name still works.

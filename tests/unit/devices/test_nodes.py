@@ -17,12 +17,15 @@ from typing import Any
 import pytest
 import torch
 
+from cotpress.config import CompressConfig, EvaluateConfig
 from cotpress.devices import launch, nodes
 from cotpress.devices.config import TrainerConfig
 from cotpress.devices.launch import Alike, Place, here, run_on_devices, work_for
 from cotpress.devices.nodes import Meeting, check_alone, find_meeting, join, leading, open_port, others
 from cotpress.errors import ConfigError, CotpressError, DataError, Terminated, WorkerError
+from cotpress.jobs import job
 from cotpress.settings import check_settings
+from cotpress.tasks import COMPRESS, RUNS, RunsJob
 from support import device_jobs
 
 FIRST, SECOND = Meeting(name="job", number=0), Meeting(name="job", number=1)
@@ -295,6 +298,30 @@ def test_command_for_one_machine_that_several_run_is_refused(environment: Mappin
     with pytest.raises(ConfigError, match=r"trainer.num_nodes: got 1, but 2 processes run this command"):
         check_alone(environment)
     check_alone({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2"})  # a shell in an allocation
+
+
+def test_parts_of_the_work_may_be_started_several_times_and_runs_may_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[object] = []
+    monkeypatch.setattr(job, "_perform", lambda *work: done.append(work[1]))
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    shard = CompressConfig(shard="1/2")
+    job.perform(COMPRESS, shard, Path())
+    assert done == [shard]
+    runs = RunsJob(config=EvaluateConfig(runs="outputs"), given=())
+    for task, work in ((COMPRESS, CompressConfig()), (RUNS, runs)):
+        with pytest.raises(ConfigError, match=r"2 processes run this command.*env -u SLURM_STEP_ID"):
+            job.perform(task, work, Path())
+
+
+def test_code_that_machines_compare_has_the_plugins_and_all_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes.running_code.cache_clear()
+    without = nodes.running_code()
+    assert {"torch", "tokenizers", "safetensors", "accelerate"} <= without.keys()
+    monkeypatch.setattr(nodes, "LOADED", {device_jobs.__name__})
+    nodes.running_code.cache_clear()
+    assert "plugins" in nodes.running_code()
+    nodes.running_code.cache_clear()
 
 
 @pytest.mark.parametrize("address", ["node1", "node1:", ":29400", "node1:0", "node1:70000", "node1:port"])

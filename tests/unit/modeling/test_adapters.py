@@ -200,6 +200,18 @@ def test_adapter_that_names_its_base_by_another_path_does_not_warn(adapter, base
     assert "base model" not in caplog.text
 
 
+@pytest.mark.parametrize(("content", "warns"), [("of another model", True), (None, False)])
+def test_adapter_on_a_base_of_the_same_name_and_other_content_warns(
+    adapter, base, store, tmp_path, caplog, content, warns
+):
+    weights = _name_base(adapter, tmp_path / "adapter", base.path)
+    trained = {"directory": content or model_identity(base)["directory"], "dtype": "float32"}
+    (tmp_path / "manifest.json").write_text(json.dumps({"identity": {"model": trained}}))
+    with caplog.at_level(logging.WARNING):
+        load_model(base, store, adapter=weights)
+    assert ("it was trained on a model of other content" in caplog.text) is warns
+
+
 def test_base_of_an_adapter_is_known_by_content_where_its_manifest_says_so(base, tmp_path):
     weights = tmp_path / "artifact" / "adapter"
     weights.mkdir(parents=True)
