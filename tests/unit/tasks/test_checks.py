@@ -148,7 +148,7 @@ def test_all_problems_are_told_in_one_message_with_exit_code_two(made: Make, tmp
         ("evaluate", ["adapter=FOLDER"], ModelError, r"^adapter: '.*' holds no adapter_config\.json"),
         ("evaluate", ["evaluation.reference_tokenizer=./none"], ConfigError, r"evaluation\.reference_tokenizer"),
         ("fidelity", ["truth=thought_anchors", "truth.path=/no.jsonl"], ConfigError, r"truth\.path: '/no\.jsonl'"),
-        ("compress", ["reference=saved", "reference.path=FOLDER"], ModelError, r"reference\.path: .* no reference mod"),
+        ("compress", ["reference=saved", "reference.path=FOLDER"], ModelError, r"reference\.path: .* holds no weights"),
         ("compress", ["model=hub", "model.path=TEXT"], ConfigError, r"model\.path: the folder '.*' is a file"),
         ("compress", ["output=TEXT"], CotpressError, r"output: '.*' cannot be written"),
         ("compress", ["reference=saved", "reference.path=/none", "output=TEXT"], CotpressError, r"output: '.*written"),
