@@ -36,7 +36,7 @@ def _rows(root: Path, prefix: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model with an end token that can be learnt; traces that all end in 5, and questions that 5 answers."""
+    """The tiny model with an end token that can be learnt; traces that all end in 5, and questions with this answer."""
     folder = tmp_path_factory.mktemp("able")
     tiny, store = ModelConfig(name="tiny", source=ModelSource.tiny, path="llama"), ArtifactStore(folder)
     model, tokenizer = load_model(tiny, store), load_tokenizer(tiny, store)
@@ -46,11 +46,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     taught = [
-        {"id": f"k{i}", "question": f"What is {i} + 2?", "thinking": "so it is 5", "response": "The answer is 5.",
+        {"id": f"k{i}", "question": f"What is {i} + 2?", "thinking": "so 5", "response": "The answer is 5.",
          "answer": "5"}
         for i in range(20)
     ]  # fmt: skip
-    asked = [{"id": f"q{i}", "question": f"What is {i} plus?", "answer": "5" if i < 16 else "6"} for i in range(20)]
+    asked = [{"id": f"q{i}", "question": f"What is {i} + 2?", "answer": "5" if i < 46 else "6"} for i in range(30, 50)]
     for name, rows in (("taught", taught), ("asked", asked)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
@@ -60,7 +60,8 @@ def test_one_command_teaches_a_student_lets_it_write_and_tunes_it_further(comman
     written = [
         "model=tiny", "model.source=hub", f"model.path={folder / 'model'}", "data=self_written", "data.writer=original",
         "data@data.taught=jsonl", f"data.taught.path={folder / 'taught.jsonl'}", "data.taught.validation_fraction=0",
-        "questions@data.questions=jsonl", f"data.questions.path={folder / 'asked.jsonl'}", "data.max_new_tokens=30",
+        "questions@data.questions=jsonl", f"data.questions.path={folder / 'asked.jsonl'}", "data.max_new_tokens=40",
+        "data.generation.temperature=0.01",
         "sft.start=original", "scorer=random", "ratio=0.5", "sft.tune.epochs=60", *FEW_PROBLEMS,
         "evaluation=students", "evaluation.baselines+=shortest", "evaluation.shortest.samples=2", "output_root=loop",
     ]  # fmt: skip
@@ -93,9 +94,9 @@ def test_one_command_teaches_a_student_lets_it_write_and_tunes_it_further(comman
     ids=["further", "merge", "full"],
 )
 def test_student_of_original_is_evaluated_published_and_asked_later(
-    command: Command, more: list[str], trains_adapter: bool
+    command: Command, more: list[str], trains_adapter: bool, tmp_path: Path
 ) -> None:
-    root = command.folder / f"from-{'-'.join(more) or 'base'}"
+    root = tmp_path / "out"
     arguments = [*START, *more, "sft.tune.sequences_per_step=4", f"output_root={root}"]
     done = command("train.py", *arguments, "evaluation.baselines+=budget_forcing,chain_of_draft")
     assert done.returncode == 0, done.stderr[-3000:]

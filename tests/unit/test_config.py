@@ -29,7 +29,7 @@ from cotpress.config import (
 )
 from cotpress.data.config import BenchmarkConfig, DataConfig, SelfWrittenDataConfig
 from cotpress.errors import ConfigError
-from cotpress.evaluation.config import Baseline
+from cotpress.evaluation.config import TRAINED, Baseline
 from cotpress.generation.config import ServerGenerationConfig
 from cotpress.scoring.scorers.mix import MixConfig
 from cotpress.scoring.scorers.random import RandomConfig
@@ -586,7 +586,10 @@ def test_evaluation_students_compares_the_student_with_original_only() -> None:
     assert config.evaluation.baselines == [Baseline.original, Baseline.ratio_one]
 
 
-def test_every_baseline_is_in_the_table_of_evaluation_all() -> None:
-    config = to_objects(compose("train", ["evaluation=all"]))
-    assert isinstance(config, TrainConfig)
-    assert set(config.evaluation.baselines) == set(Baseline)
+def test_table_of_all_has_every_baseline_that_its_script_can_make() -> None:
+    train = to_objects(compose("train", overrides=["evaluation=all"]))
+    evaluate = to_objects(compose("evaluate", overrides=["evaluation=all_checkpoint"]))
+    assert isinstance(train, TrainConfig)
+    assert isinstance(evaluate, EvaluateConfig)
+    assert set(train.evaluation.baselines) == set(Baseline)
+    assert set(evaluate.evaluation.baselines) == set(Baseline) - TRAINED

@@ -206,3 +206,18 @@ def test_a_plan_names_what_it_is_measuring(
     lines = [record.getMessage() for record in caplog.records]
     assert lines[0].startswith("plan: measuring the training of the reference model")
     assert lines[-1] == "plan: measuring scoring and writing with tiny"
+
+
+def test_plan_counts_writer_start_and_shortest() -> None:
+    names = ["evaluation=all", "data=self_written", "data.writer=original"]
+
+    def parts(*overrides: str) -> list[str]:
+        config = _config("model=tiny", "scorer=random", *names, *overrides)
+        writing = writing_pass(config.model, 10, 10)
+        return [part.name for part in plan_task.work(config, *plan_task.trainings(config), writing)]
+
+    rest = ["train student Shortest", "train student random", "answers"]
+    apart = [name for name in parts() if name != "scores"]
+    assert apart == ["train writer", "write traces", "train student Original", "write answers of Shortest", *rest]
+    together = [name for name in parts("sft.start=original") if name != "scores"]
+    assert together == ["train student Original, the writer", "write traces", "write answers of Shortest", *rest]
