@@ -3,6 +3,7 @@
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -29,6 +30,7 @@ python -m cotpress.hub - a trained student to the Hugging Face hub, with its mod
   base_model=USER/NAME hub id of the base model, where the run does not know it
   merge=true           the whole model, with the LoRA adapter folded into the weights of the base model
   base_path=DIR        folder of the base model for merge=true, where it is not the run's on this machine
+  unchecked=true       merge also where it is not known whether that is the model of the training
 """
 
 
@@ -44,6 +46,7 @@ class HubConfig:
     base_model: str | None = None
     merge: bool = False
     base_path: str | None = None
+    unchecked: bool = False
 
 
 def main(config: HubConfig) -> None:
@@ -65,14 +68,17 @@ def publish(config: HubConfig) -> str:
         raise ConfigError("output has no effect on a push. Fix: dry_run=true, or leave output out")
     if config.base_path is not None and not config.merge:
         raise ConfigError("base_path has no effect without a merge. Fix: merge=true, or leave base_path out")
+    if config.unchecked and config.base_path is None:
+        raise ConfigError("unchecked has no effect without base_path. Fix: base_path=DIR, or leave unchecked out")
     publication = read_publication(Path(config.run), config.base_model, merge=config.merge)
+    base: dict[str, Any] = {"base_path": config.base_path, "unchecked": config.unchecked}
     if config.output is not None:
-        return str(write_folder(publication, config.repo, Path(config.output), base_path=config.base_path))
-    return push_to_hub(publication, config.repo, private=config.private, base_path=config.base_path)
+        return str(write_folder(publication, config.repo, Path(config.output), **base))
+    return push_to_hub(publication, config.repo, private=config.private, **base)
 
 
-def push_to_hub(publication: Publication, repo: str, *, private: bool, base_path: str | None = None) -> str:
-    """Create the repository if it does not exist, upload the folder and return its address.
+def push_to_hub(publication: Publication, repo: str, *, private: bool, **base: Any) -> str:
+    """Create the repository if it does not exist, upload the folder and return its address; `base` see `write_folder`.
 
     Raises:
         HubError: There is no token, or the hub refuses or cannot be reached.
@@ -85,7 +91,7 @@ def push_to_hub(publication: Publication, repo: str, *, private: bool, base_path
             "dry_run=true output=DIR writes the folder without one"
         )
     with tempfile.TemporaryDirectory() as folder:
-        write_folder(publication, repo, Path(folder), base_path=base_path)
+        write_folder(publication, repo, Path(folder), **base)
         try:
             api, message = HfApi(), "Student and model card from cotpress"
             with answering_hub(PUSH_SILENCE_S):

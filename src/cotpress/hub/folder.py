@@ -17,23 +17,33 @@ from cotpress.modeling.foreign import ADAPTER_CONFIG
 from cotpress.modeling.training_record import TRAINING_CONFIG
 from cotpress.modeling.weights import MODEL_CONFIG
 from cotpress.store.artifacts import follow_umask, write_text_atomic
-from cotpress.store.paths import disk_problem
+from cotpress.store.paths import disk_problem, lies_below
 from cotpress.store.redaction import masked
 
 PARTIAL = ".partial"
 _SETTINGS = (ADAPTER_CONFIG, MODEL_CONFIG)
 
 
-def write_folder(publication: Publication, name: str, output: Path, *, base_path: str | None = None) -> Path:
+def write_folder(
+    publication: Publication,
+    name: str,
+    output: Path,
+    *,
+    base_path: str | None = None,
+    unchecked: bool = False,
+) -> Path:
     """Write the folder for the hub: weights, model card, and the record of the training.
 
     To the record beside the weights, if there is one, it adds the settings of the `run`, with masked secrets. For
-    `base_path` see `write_merged`.
+    `base_path` and `unchecked` see `write_merged`.
 
     Raises:
-        ConfigError: The folder has other content.
+        ConfigError: The folder has other content, or belongs to an artifact.
         ArtifactError: The disk is full or cannot be written.
     """
+    artifacts = publication.store.output_root / "artifacts"
+    if lies_below(output, artifacts):
+        raise ConfigError(f"output: '{output}' lies in '{artifacts}', which holds students. Fix: another output=DIR")
     content = {path.name for path in output.iterdir()} if output.exists() else set()
     if content - {PARTIAL} and TRAINING_CONFIG not in content:
         raise ConfigError(f"output: '{output}' is not empty and not of an earlier export. Fix: another output=DIR")
@@ -42,7 +52,7 @@ def write_folder(publication: Publication, name: str, output: Path, *, base_path
         shutil.rmtree(partial, ignore_errors=True)  # of a killed command
         partial.mkdir(parents=True)
         if publication.merge:
-            write_merged(publication, partial, base_path)
+            write_merged(publication, partial, base_path, unchecked=unchecked)
         _copy_student(publication, partial)
         _describe(publication, name, partial)
         follow_umask(*(path for path in partial.rglob("*") if path.is_file()))

@@ -16,7 +16,14 @@ import torch
 from cotpress.errors import ArtifactError, ConfigError, ModelError
 from cotpress.hub.publication import Publication, Settings
 from cotpress.modeling.config import Attention, Dtype, ModelConfig, ModelSource
-from cotpress.modeling.loading import architecture_of, load_model, load_tokenizer, model_identity, quiet_transformers
+from cotpress.modeling.loading import (
+    architecture_of,
+    is_trained_on,
+    load_model,
+    load_tokenizer,
+    model_identity,
+    quiet_transformers,
+)
 from cotpress.modeling.training_record import TrainingRecord
 from cotpress.prompts import ChatFormat, published_template
 from cotpress.store.source import without_code
@@ -30,13 +37,14 @@ KEY = "base_path"
 """Setting of the folder of the base model, for messages."""
 
 
-def write_merged(publication: Publication, folder: Path, base_path: str | None) -> None:
+def write_merged(publication: Publication, folder: Path, base_path: str | None, *, unchecked: bool = False) -> None:
     """Write the merged model: safetensors, config, generation config, and tokenizer with the chat template.
 
     Args:
         publication: The student and its settings.
         folder: An existing folder.
         base_path: Folder of the base model; None is that of the run.
+        unchecked: Take a base model whose content cannot be compared with that of the training.
 
     Raises:
         ModelError: The base model is missing, quantized, brings its own code, or is not that of the training.
@@ -55,7 +63,7 @@ def write_merged(publication: Publication, folder: Path, base_path: str | None) 
         )
     own = getattr(architecture, "dtype", None) or torch.float32
     base.dtype = Dtype.bfloat16 if own is torch.bfloat16 else Dtype.float32
-    _check_same(trained, base)
+    _check_same(publication, trained, base, unchecked=unchecked)
     log.info("merge: adding the adapter to '%s'", base.path)
     model = load_model(base, store, adapter=publication.weights, merge_adapter=True, key=KEY)
     if own is torch.float16:
@@ -99,22 +107,26 @@ def base_model(settings: Settings, base_path: str | None) -> ModelConfig:
     return base
 
 
-def _check_same(trained: Mapping[str, Any], base: ModelConfig) -> None:
-    """Refuse a base model with other content than the training had; warn where the two sources cannot be compared."""
+def _check_same(publication: Publication, trained: Mapping[str, Any], base: ModelConfig, *, unchecked: bool) -> None:
+    """Refuse a base model with other content than the training had, or of which that is unknown unless `unchecked`."""
     names = ("hub", "commit", "directory", "gguf", "model")
     before, now = (
         {k: v for k, v in without_code(i).items() if k in names} for i in (trained, model_identity(base, key=KEY))
     )
-    if before.keys() != now.keys():
-        log.warning(
-            "merge: not checked whether '%s' is the model of the training, which was read from another kind of source",
-            base.path,
-        )
-    elif before != now:
+    if before == now or is_trained_on(publication.weights, base):  # also a snapshot in the cache of the hub
+        return
+    if before.keys() == now.keys():
         raise ModelError(
             f"merge: '{base.path}' is not the model that the student was trained on: got {now}, the training had "
             f"{before}. Fix: {KEY}=DIR with that model, or train again"
         )
+    if not unchecked:
+        raise ModelError(
+            f"merge: it is not known whether '{base.path}' ({now}) is the model of the training ({before}), which was "
+            f"read from another kind of source. Fix: leave {KEY} out, or {KEY}=DIR of the model's snapshot in the "
+            "cache of the hub; unchecked=true merges all the same"
+        )
+    log.warning("merge: not checked whether '%s' is the model of the training", base.path)
 
 
 def _check_room(model: "PreTrainedModel", folder: Path) -> None:

@@ -103,7 +103,7 @@ def test_weights_of_a_bfloat16_base_are_rounded_once(trained: Trained, tmp_path:
     half = load_model(trained.base, trained.store).to(torch.bfloat16)
     half.save_pretrained(tmp_path / "base")
     load_tokenizer(trained.base, trained.store).save_pretrained(tmp_path / "base")
-    output = merge(trained.run(), tmp_path / "hub", base_path=str(tmp_path / "base"))
+    output = merge(trained.run(), tmp_path / "hub", base_path=str(tmp_path / "base"), unchecked=True)
     assert json.loads((output / "config.json").read_text())["dtype"] == "bfloat16"
     exact = load_model(of_folder(tmp_path / "base"), trained.store, adapter=trained.adapter, merge_adapter=True)
     for name, weight in load_model(of_folder(output, Dtype.bfloat16), trained.store).named_parameters():
@@ -190,8 +190,13 @@ def test_other_base_than_that_of_the_training_is_refused(
     run_dir = trained.run(base={"directory": "0" * 64})
     with pytest.raises(ModelError, match=r"is not the model that the student was trained on"):
         merge(run_dir, tmp_path / "hub", base_path=str(base))
-    assert merge(trained.run("other"), tmp_path / "hub", base_path=str(base))  # trained on tiny, by name
+    by_name = trained.run("other")  # trained on tiny, by name
+    with pytest.raises(ModelError, match=r"it is not known whether .* is the model of the training.*unchecked=true"):
+        merge(by_name, tmp_path / "hub", base_path=str(base))
+    assert merge(by_name, tmp_path / "hub", base_path=str(base), unchecked=True)
     assert "not checked whether" in caplog.text
+    with pytest.raises(ConfigError, match="unchecked has no effect without base_path"):
+        merge(by_name, tmp_path / "hub", unchecked=True)
 
 
 def test_disk_without_room_is_one_message(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

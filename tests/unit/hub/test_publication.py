@@ -119,6 +119,17 @@ def test_folder_with_other_content_is_not_overwritten(finished: Callable[..., Pa
         write(finished(), tmp_path / "mine")
 
 
+def test_folder_of_a_student_is_not_overwritten(finished: Callable[..., Path], tmp_path: Path) -> None:
+    run_dir = finished()
+    (weights,) = run_dir.parents[1].glob("artifacts/sft/*/adapter")
+    (weights / "training_config.json").write_text("{}")  # as an earlier export has
+    before = (weights / "adapter_config.json").read_bytes()
+    (tmp_path / "student").symlink_to(weights)
+    with pytest.raises(ConfigError, match=r"output: .* lies in .*Fix: another output=DIR"):
+        write(run_dir, tmp_path / "student")
+    assert (weights / "adapter_config.json").read_bytes() == before
+
+
 def push(run_dir: Path) -> str:
     return publish(HubConfig(run=str(run_dir), repo="me/student"))
 
