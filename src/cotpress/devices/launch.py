@@ -270,12 +270,15 @@ def _interface(name: str | None) -> dict[str, str]:
     return {} if name is None else {"GLOO_SOCKET_IFNAME": name}
 
 
+WAIT = datetime.timedelta(hours=12)
+"""Longest time of a collective call. It may have to wait for others that load a model, or for the first worker, which
+answers validation problems; `run_on_devices` stops all workers when one exits."""
+
+
 def join_process_group(device: torch.device, *, host_tensors: bool = False) -> None:
     """Connect this worker with the others; Lightning uses the process group that it finds.
 
-    With `host_tensors`, tensors in main memory take part in collective calls, beside those on a GPU. Collective calls
-    may wait long, while others load a model or the first worker answers validation problems; `run_on_devices` stops all
-    workers when one exits.
+    With `host_tensors`, tensors in main memory take part in collective calls, beside those on a GPU.
     """
     backend = "gloo"
     if device.type == "cuda":
@@ -289,8 +292,13 @@ def join_process_group(device: torch.device, *, host_tensors: bool = False) -> N
         store=store,
         rank=place.rank,
         world_size=place.num_workers,
-        timeout=datetime.timedelta(hours=12),
+        timeout=WAIT,
     )
+
+
+def host_group() -> Any:
+    """A further group of all workers, for tensors in main memory; all have to call it. None if none connects them."""
+    return torch.distributed.new_group(backend="gloo", timeout=WAIT) if torch.distributed.is_initialized() else None
 
 
 def _loopback() -> dict[str, str]:
