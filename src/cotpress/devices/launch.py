@@ -202,7 +202,7 @@ def _workers(
         place = replace(first, rank=first.rank + local_rank, local_rank=local_rank)
         rank = {"RANK": str(place.rank), "LOCAL_RANK": str(local_rank)}
         environment = {**variables, **os.environ, **size, **rank}
-        work = (function, arguments, place, num_threads)
+        work = (function, arguments, place, replace(trainer, num_threads=num_threads))
         yield Child(_work, work, environment=environment, preload=(*_PRELOAD, function.__module__))
 
 
@@ -347,14 +347,14 @@ def _sigterm_raises() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _work(function: Callable[..., Any], arguments: tuple[Any, ...], place: Place, num_threads: int) -> Any:
+def _work(function: Callable[..., Any], arguments: tuple[Any, ...], place: Place, trainer: TrainerConfig) -> Any:
     """Set up the process of one device and call the function in it."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     root = logging.getLogger()
     root.handlers = [_SendRecords("" if place.is_first else f"rank {place.rank}: ")]
     root.setLevel(logging.INFO if place.is_first else logging.WARNING)
     logging.captureWarnings(True)
-    torch.set_num_threads(num_threads)
+    set_up_torch(trainer)
     try:
         with _working_at(place, processes.send):
             result = function(*arguments)
