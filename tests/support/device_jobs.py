@@ -1,5 +1,6 @@
 """Functions that tests run on several devices; workers can import them, unlike those of a test module."""
 
+import errno
 import logging
 import os
 import signal
@@ -50,6 +51,8 @@ def fails(kind: str) -> None:
             raise MissingExtraError("a", "b", "c")
         case "defect":
             raise ZeroDivisionError("by nothing")
+        case "full disk":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "part-0")
         case "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         case "exit":
@@ -75,6 +78,11 @@ def saves(folder: Path) -> None:
         (folder / f"saved-{here().rank}").touch()
         log.info("rank %d has saved", here().rank)
         raise StopTraining("saved")
+
+
+def deterministic() -> tuple[bool, str | None]:
+    """Return whether torch is to use deterministic algorithms, and cuBLAS's setting for them."""
+    return torch.are_deterministic_algorithms_enabled(), os.environ.get("CUBLAS_WORKSPACE_CONFIG")
 
 
 def setting(name: str) -> tuple[str | None, str | None, int]:

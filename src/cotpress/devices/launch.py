@@ -231,7 +231,7 @@ def _workers(
         place = replace(first, rank=first.rank + local_rank, local_rank=local_rank)
         rank = {"RANK": str(place.rank), "LOCAL_RANK": str(local_rank)}
         environment = {**variables, **os.environ, **size, **rank}
-        work = (function, arguments, place, num_threads)
+        work = (function, arguments, place, replace(trainer, num_threads=num_threads))
         yield Child(_work, work, environment=environment, preload=(*_PRELOAD, function.__module__))
 
 
@@ -321,12 +321,15 @@ def _interface(name: str | None) -> dict[str, str]:
     return {} if name is None else {"GLOO_SOCKET_IFNAME": name}
 
 
+WAIT = datetime.timedelta(hours=12)
+"""Longest time of a collective call. It may have to wait for others that load a model, or for the first worker, which
+answers validation problems; `run_on_devices` stops all workers when one exits."""
+
+
 def join_process_group(device: torch.device, *, host_tensors: bool = False) -> None:
     """Connect this worker with the others; Lightning uses the process group that it finds.
 
-    With `host_tensors`, tensors in main memory take part in collective calls, beside those on a GPU. Collective calls
-    may wait long, while others load a model or the first worker answers validation problems; `run_on_devices` stops all
-    workers when one exits.
+    With `host_tensors`, tensors in main memory take part in collective calls, beside those on a GPU.
     """
     backend = "gloo"
     if device.type == "cuda":
@@ -340,8 +343,13 @@ def join_process_group(device: torch.device, *, host_tensors: bool = False) -> N
         store=store,
         rank=place.rank,
         world_size=place.num_workers,
-        timeout=datetime.timedelta(hours=12),
+        timeout=WAIT,
     )
+
+
+def host_group() -> Any:
+    """A further group of all workers, for tensors in main memory; all have to call it. None if none connects them."""
+    return torch.distributed.new_group(backend="gloo", timeout=WAIT) if torch.distributed.is_initialized() else None
 
 
 def _loopback() -> dict[str, str]:
@@ -391,14 +399,14 @@ def _sigterm_raises() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _work(function: Callable[..., Any], arguments: tuple[Any, ...], place: Place, num_threads: int) -> Any:
+def _work(function: Callable[..., Any], arguments: tuple[Any, ...], place: Place, trainer: TrainerConfig) -> Any:
     """Set up the process of one device and call the function in it."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     root = logging.getLogger()
     root.handlers = [_SendRecords("" if place.is_first else f"rank {place.rank}: ")]
     root.setLevel(logging.INFO if place.is_first else logging.WARNING)
     logging.captureWarnings(True)
-    torch.set_num_threads(num_threads)
+    set_up_torch(trainer)
     try:
         with _working_at(place, processes.send):
             result = function(*arguments)

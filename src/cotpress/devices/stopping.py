@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from cotpress.devices.launch import host_group
 from cotpress.errors import Terminated
 
 
@@ -26,8 +27,8 @@ class StopRequest:
     @contextmanager
     def noted(self) -> Iterator[None]:
         """Note SIGTERM inside of the block, which ends with `Terminated` if it ends with `StopTraining`."""
-        if dist.is_initialized() and self._group is None:
-            self._group = dist.new_group(backend="gloo")  # so that no GPU has to be waited for
+        if self._group is None:
+            self._group = host_group()  # so that no GPU has to be waited for
         in_main = threading.current_thread() is threading.main_thread()
         before = signal.getsignal(signal.SIGTERM)
         if in_main:

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-from cotpress.errors import ArtifactError, CotpressError, UnreadableError
+from cotpress.errors import ArtifactError, CotpressError, UnreadableError, WorkerError
 from cotpress.store.paths import (
     FIX,
     checked_key,
@@ -382,7 +382,8 @@ class ArtifactStore:
             (self._root / ".partial").mkdir(parents=True, exist_ok=True)
             yield
         except Exception as error:
-            problem = None if isinstance(error, CotpressError) else disk_problem(error)
+            known = isinstance(error, CotpressError) and not isinstance(error, WorkerError)  # whose text has its cause
+            problem = None if known else disk_problem(error)
             if problem is None and not isinstance(error, FileExistsError | NotADirectoryError):
                 raise
             raise ArtifactError(

@@ -31,7 +31,7 @@ from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import AsyncSaveResponse, async_save
 
-from cotpress.devices.launch import here
+from cotpress.devices.launch import here, host_group
 from cotpress.devices.stopping import StopTraining
 from cotpress.errors import TrainingError
 from cotpress.store.artifacts import fingerprint, write_text_atomic
@@ -87,12 +87,11 @@ class Checkpoints(pl.Callback):
         self._began = self._saved = time.monotonic()
         self._waited = 0.0
         self._count = 0
+        self._saved_step = 0 if start is None else start.step
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Prepare the workers, and read the checkpoint to go on from."""
-        if dist.is_initialized():
-            # Of its own, as the main thread uses the other one at the same time.
-            self._group = dist.new_group(backend="gloo")
+        self._group = host_group()  # of its own, as the main thread uses the other one at the same time
         if here().is_first:
             self._folder.mkdir(parents=True, exist_ok=True)
             for unfinished in self._folder.glob(".checkpoint-*"):
@@ -129,9 +128,8 @@ class Checkpoints(pl.Callback):
         if isinstance(exception, StopTraining):
             assert isinstance(pl_module, NextTokenModule)
             self._finish()
-            if pl_module.steps_done > 0:
-                self._save(pl_module, trainer.optimizers[0])
-                self._finish()
+            self._save(pl_module, trainer.optimizers[0])
+            self._finish()
             if here().is_first:
                 log.warning("%s by SIGTERM; that is saved, and the same command goes on from there", exception)
         elif here().num_workers == 1:  # others may be gone
@@ -152,6 +150,9 @@ class Checkpoints(pl.Callback):
             self._stager = None
 
     def _save(self, module: NextTokenModule, optimizer: torch.optim.Optimizer) -> None:
+        """Begin to save what no checkpoint holds yet."""
+        if module.steps_done == self._saved_step:
+            return
         began = time.monotonic()
         module.require_finite_weights()
         weights = trained(module)
@@ -165,7 +166,7 @@ class Checkpoints(pl.Callback):
             no_dist=self._group is None,
         )
         self._writing = writing.upload_completion if isinstance(writing, AsyncSaveResponse) else writing
-        self._saved = time.monotonic()
+        self._saved, self._saved_step = time.monotonic(), module.steps_done
         self._waited += self._saved - began
         self._count += 1
 
@@ -195,9 +196,12 @@ def names_of(weights: Mapping[str, torch.Tensor]) -> str:
 
 
 def _tensors(weights: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """Weights and AdamW's moments by name, not copied."""
+    """Weights and AdamW's moments by name, not copied; zeros for a weight that has had no gradient yet."""
     tensors = {f"weights.{name}": w.detach() for name, w in weights.items()}
-    return tensors | {f"{m}.{name}": optimizer.state[w][m] for m in _MOMENTS for name, w in weights.items()}
+    for name, w in weights.items():
+        moments = optimizer.state.get(w) or {m: torch.zeros_like(w) for m in _MOMENTS}
+        tensors |= {f"{m}.{name}": moments[m] for m in _MOMENTS}
+    return tensors
 
 
 class _Writer(HuggingFaceStorageWriter):
@@ -229,9 +233,7 @@ class _Writer(HuggingFaceStorageWriter):
         write_text_atomic(hidden / STATE, json.dumps({**self._state, "files": sums}))
         for name in names:
             (hidden / f"{name}{_CHECKSUM}").unlink()
-        older = [p for p in _folders(hidden.parent) if p != self._whole]
-        if self._whole.exists():
-            shutil.rmtree(self._whole)
+        older = _folders(hidden.parent)
         hidden.rename(self._whole)
         for folder in older:
             shutil.rmtree(folder)

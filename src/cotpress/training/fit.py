@@ -49,9 +49,10 @@ _HINTS = (
     ".*isinstance.treespec, LeafSpec.*",
     ".*found .* module.s. in eval mode.*",
     ".*torch.distributed is disabled, unavailable or uninitialized.*",
+    ".*Total length of .* across ranks is zero.*",
 )
-"""Hints of Lightning, transformers and torch that do not apply: the rows of a step are already in memory, and a single
-process saves its checkpoints without others."""
+"""Hints of Lightning, transformers and torch that do not apply: the rows of a step are already in memory, a single
+process saves its checkpoints without others, and a run that was stopped after its last step has no more steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -131,8 +131,7 @@ class NextTokenModule(pl.LightningModule):
             group["lr"] = rate
 
         def backward(micro: MicroBatch) -> torch.Tensor:
-            if self._stop.agreed():
-                raise StopTraining(f"{self.stage}: stopped after step {self.steps_done} of {self._num_steps}")
+            self._require_no_stop()
             with self._sharing.micro_batch(self.trainer, last=micro is batch.batches[-1]):
                 # The seed of dropout is the same on every device that may compute this batch, and in a resumed run.
                 seeds = np.random.SeedSequence((self._tune.seed, self.steps_done, micro.number))
@@ -164,8 +163,14 @@ class NextTokenModule(pl.LightningModule):
         self._stop.take()
 
     def on_train_end(self) -> None:
-        """Check that the trained weights are finite."""
+        """Check that the trained weights are finite; `StopTraining` if SIGTERM has come after the last micro-batch."""
         self.require_finite_weights()
+        self._require_no_stop()
+
+    def _require_no_stop(self) -> None:
+        """Stop if SIGTERM has reached a worker; all devices have to call it."""
+        if self._stop.agreed():
+            raise StopTraining(f"{self.stage}: stopped after step {self.steps_done} of {self._num_steps}")
 
     def _require_finite(self, losses: Sequence[float], norm: float, batches: Sequence[MicroBatch]) -> None:
         """Refuse to apply gradients that are not finite; name the rows of the micro-batches with such a loss."""

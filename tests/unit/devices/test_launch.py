@@ -6,14 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from cotpress.devices.config import TrainerConfig
-from cotpress.devices.launch import Place, here, num_local_devices, run_on_devices
-from cotpress.errors import ConfigError, MissingExtraError, TrainingError, WorkerError
+from cotpress.devices.launch import WAIT, Place, here, host_group, num_local_devices, run_on_devices
+from cotpress.devices.stopping import StopRequest
+from cotpress.errors import ArtifactError, ConfigError, MissingExtraError, TrainingError, WorkerError
+from cotpress.store.artifacts import ArtifactStore, Summary
 from support import device_jobs
 
 TWO = TrainerConfig(accelerator="cpu", devices=2, num_threads=1)
@@ -59,6 +62,33 @@ def test_failing_worker_stops_the_others_and_gives_the_reason(
         run_on_devices(device_jobs.fails, (kind,), trainer=TWO)
     assert time.monotonic() - started < 20
     assert ("in fails" in caplog.text) == (kind in ("defect", "exit"))
+
+
+def test_full_disk_of_a_worker_is_an_error_for_users_with_its_fix(tmp_path: Path) -> None:
+    def produce(workdir: Path) -> Summary:
+        run_on_devices(device_jobs.fails, ("full disk",), trainer=TWO)
+        return Summary(num_rows=0)
+
+    with pytest.raises(ArtifactError, match=r"sft: cannot write below .*: No space left on device.*output_root=DIR"):
+        ArtifactStore(tmp_path).build("sft", {"test": 1}, produce)
+
+
+def test_deterministic_reaches_the_workers() -> None:
+    trainer = replace(TWO, deterministic=True)
+    assert run_on_devices(device_jobs.deterministic, (), trainer=trainer) == [(True, ":4096:8")] * 2
+
+
+def test_groups_of_the_workers_wait_as_long_as_the_first_one() -> None:
+    """Validation on the first worker may take longer than torch's own limit of half an hour."""
+    assert host_group() is None
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        stop = StopRequest()
+        with stop.noted():
+            groups = [host_group(), stop._group]
+        assert [g._get_backend(torch.device("cpu")).options._timeout for g in groups] == [WAIT] * 2
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow

@@ -118,6 +118,62 @@ def test_sigterm_saves_what_is_done_before_the_next_micro_batch(
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
 
 
+def test_sigterm_after_the_last_micro_batch_saves_the_last_step(
+    tiny_config, store, examples, tune, hardware, tracker, tmp_path
+):
+    hardware.checkpoint_every_s = 3600.0
+    arguments = (tiny_config, store, examples, tune, hardware, tracker)
+    whole = _train(*arguments, tmp_path / "whole")
+
+    def validate(model):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {"val/accuracy": 0.5}
+
+    with pytest.raises(Terminated, match="sft: stopped after step 10 of 10"):
+        _train(*arguments, tmp_path / "stopped", validate=validate, validations=1)
+    assert steps_saved(tmp_path / "stopped") == 10
+    resumed = _train(*arguments, tmp_path / "stopped")
+    assert _losses(tmp_path / "stopped") == _losses(tmp_path / "whole")
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+
+
+def test_each_step_is_saved_once(tiny_config, store, examples, tune, hardware, tracker, tmp_path, monkeypatch):
+    """Its checkpoint would have no name while it is replaced."""
+    save, stop_at, saved = checkpoints.async_save, 2, []
+
+    def noted(tensors, *, storage_writer, **more):
+        saved.append(storage_writer._state["step"])
+        return save(tensors, storage_writer=storage_writer, **more)
+
+    def interrupted(module, batch, index):
+        if index == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(checkpoints, "async_save", noted)
+    monkeypatch.setattr(SftModule, "on_train_batch_start", interrupted)
+    arguments = (tiny_config, store, examples, tune, hardware, tracker, tmp_path)
+    with pytest.raises(Terminated, match="after step 2 of 10"):
+        _train(*arguments)
+    stop_at = 0
+    with pytest.raises(Terminated, match="after step 2 of 10"):
+        _train(*arguments)
+    assert saved == [1, 2]
+
+
+def test_weight_without_a_gradient_is_saved_and_read_again(
+    tiny_config, store, examples, tune, hardware, tracker, tmp_path, caplog
+):
+    caplog.set_level("INFO")
+    for start in (1.0, 2.0):
+        model = make_trainable(load_model(tiny_config, store), tune)
+        model.register_parameter("unused", torch.nn.Parameter(torch.full((3,), start)))
+        fit(model, SftModule, examples, tune, workdir=tmp_path, trainer=hardware, log_metrics=tracker.log)
+        assert model.unused.tolist() == [1.0] * 3
+    assert "going on from the last checkpoint, after step 10" in caplog.text
+    saved = checkpoint(tmp_path)
+    assert not any(saved[f"{m}.loss_sum.model.unused"].any() for m in ("exp_avg", "exp_avg_sq"))
+
+
 def test_loss_falls(tiny_config, store, examples, tune, hardware, tracker, tmp_path):
     tune.epochs = 8
     _train(tiny_config, store, examples, tune, hardware, tracker, tmp_path)
