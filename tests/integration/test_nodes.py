@@ -14,6 +14,7 @@ import pytest
 
 from cotpress.modeling.tiny import tiny_model
 from cotpress.store.artifacts import ArtifactStore
+from cotpress.store.parts import plan_chunks
 from support.commands import ROOT, Command, Stop, environment
 from support.training_jobs import losses
 
@@ -77,13 +78,16 @@ def test_command_whose_machine_was_killed_ends_on_all_and_goes_on(command: Comma
 
 @pytest.mark.slow
 def test_scores_of_two_machines_are_those_of_one(command: Command, tmp_path: Path) -> None:
-    arguments = ["model=tiny", "scorer=self_information", "ratio=0.5", "data.num_traces=600"]
+    arguments = ["model=tiny", "scorer=self_information", "ratio=0.5", "data.num_traces=3000"]
     two = ["trainer.accelerator=cpu", "trainer.devices=1", "trainer.num_nodes=2", "trainer.num_threads=1"]
     meet = f"trainer.rendezvous=127.0.0.1:{_free_port()}"
     done = command.together(2, "compress.py", *arguments, *two, meet, "output_root=two", cwd=tmp_path)
     assert [job.returncode for job in done] == [0, 0], done[0].stderr[-3000:] + done[1].stderr[-3000:]
     one = command("compress.py", *arguments, "trainer.num_threads=1", "output_root=one", cwd=tmp_path)
     assert one.returncode == 0, one.stderr[-3000:]
+    data = tmp_path.glob("two/artifacts/data/*/traces.parquet")  # of the traces, and of those to distill
+    assert max(len(plan_chunks(traces)) for traces in data) >= 2, "every machine needs a chunk"
+    assert any("1 of 2 workers" in job.stderr for job in done)
     for file in ("score/*/*.parquet", "compress/*/compressed.parquet"):
         (a,), (b,) = (list((tmp_path / root / "artifacts").glob(file)) for root in ("one", "two"))
         assert a.read_bytes() == b.read_bytes(), file

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cotpress.store.parts import plan_chunks
 from support.commands import ROOT, environment
 from support.slurm_cluster import obstacle, slurm_cluster
 from support.training_jobs import losses
@@ -96,11 +97,13 @@ def test_number_of_nodes_has_to_be_that_of_the_launcher(run):
 
 
 def test_shards_on_two_nodes_each_give_the_bytes_of_one_process(run, tmp_path):
-    arguments = ["model=tiny", "scorer=self_information", "ratio=0.5", "data.num_traces=1500"]
+    arguments = ["model=tiny", "scorer=self_information", "ratio=0.5", "data.num_traces=7000"]
     compress = [str(ROOT / "compress.py"), *arguments]
     launcher = ["hydra/launcher=submitit_slurm", "hydra.launcher.nodes=2", "hydra.launcher.timeout_min=10"]
     run(sys.executable, *compress, "-m", "shard=1/2,2/2", *NODES, *launcher, "output=out", "output_root=several")
     run(sys.executable, *compress, *ONE, "output=alone", "output_root=one")
+    data = tmp_path.glob("several/artifacts/data/*/traces.parquet")  # of the traces, and of those to distill
+    assert max(len(plan_chunks(traces)) for traces in data) >= 4, "every node needs a chunk of every shard"
     for file in ("score/*/*.parquet", "compress/*/compressed.parquet"):
         (a,), (b,) = (list((tmp_path / root / "artifacts").glob(file)) for root in ("one", "several"))
         assert a.read_bytes() == b.read_bytes(), file
