@@ -6,8 +6,9 @@ cd "$(dirname "$0")/../.."
 here=experiments/several_machines
 out=${OUT:-outputs/several_machines}
 train() {  # FOLDER [SETTING...]
-  ${START:-} python train.py model=tiny model.dtype=float32 scorer=random ratio=0.7 reference=none \
-    sft.validation_problems=0 'evaluation.baselines=[]' until=sft trainer.num_threads=1 trainer.tokens_per_batch=256 \
+  ${START:-} python train.py model=tiny model.dtype=float32 scorer=random ratio=0.7 \
+    compression.granularity=token reference=none sft.validation_problems=0 'evaluation.baselines=[]' until=sft \
+    trainer.num_threads=1 trainer.tokens_per_batch=256 \
     "output_root=$out/$1" "${@:2}"
 }
 for method in lora full; do

@@ -251,7 +251,7 @@ def check_export(format_: ExportFormat, compression: CompressionConfig) -> None:
     holding = {ExportFormat.parquet} if compression.soft_weights else {ExportFormat.parquet, ExportFormat.trl}
     if compression.mode is Mode.mask_loss and format_ not in holding:
         allowed = ", ".join(kind.value for kind in ExportFormat if kind in holding)
-        weights = "weights of single tokens" if compression.soft_weights else "a mask of single tokens"
+        weights = "weights of single tokens" if compression.soft_weights else "mask of single tokens"
         raise ConfigError(
             f"export: got {format_.value} with compression.mode=mask_loss, but this format holds no {weights}. "
             f"Allowed: {allowed}. Fix: export=parquet, whose column loss_weights holds them"

@@ -214,9 +214,9 @@ def running_code() -> dict[str, str]:
     for path in sorted(package.rglob("*.py")):
         digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
     versions = {name: version(name) for name in _PACKAGES}
-    plugins = fingerprint(code_of(*(sys.modules[name] for name in LOADED)))
+    plugins = [sys.modules[name] for name in sorted(LOADED) if name in sys.modules]
     code = {"cotpress": digest.hexdigest()[:12], "python": platform.python_version(), **versions}
-    return {**code, "plugins": plugins} if LOADED else code
+    return {**code, "plugins": fingerprint(code_of(*plugins))} if plugins else code
 
 
 def this_node(number: int | None, settings: str) -> Node:
