@@ -29,6 +29,7 @@ from cotpress.data.config import (
     ThoughtAnchorsConfig,
     TruthConfig,
 )
+from cotpress.data.planted import LEVELS, Length
 from cotpress.devices.config import Shard, TrainerConfig
 from cotpress.distill.config import DistillConfig, LlmDistillConfig
 from cotpress.errors import ConfigError, did_you_mean
@@ -381,14 +382,25 @@ def register_schemas() -> None:
         store.store(name=name, node=schema, group=group or None)
         _registered[path] = schema
     store_choices(store)
-    _register_resolver()
+    _register_resolvers()
 
 
-def _register_resolver() -> None:
-    """Register `${recipe:...}` with OmegaConf: a value of the recipe (`tuning`) of the model that is tuned."""
+def _register_resolvers() -> None:
+    """Register functions of the YAML files with OmegaConf.
+
+    `${recipe:...}` is a value of the recipe (`tuning`) of the model that is tuned, `${planted_budget:...}` the budget
+    of answers to built-in problems of a length.
+    """
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("recipe", _recipe, replace=True)
+    OmegaConf.register_new_resolver("planted_budget", _planted_budget, replace=True)
+
+
+def _planted_budget(length: Length | str) -> int:
+    """The budget of an answer; a wrong length, which is refused later, has that of the shortest."""
+    name = length.name if isinstance(length, Length) else length
+    return next((level.max_new_tokens for key, level in LEVELS.items() if key.name == name), 1)
 
 
 def _recipe(name: str, *, _parent_: "DictConfig", _root_: "DictConfig") -> object:
@@ -434,7 +446,7 @@ def to_objects(config: "DictConfig") -> EntryConfig:
     """
     from omegaconf import OmegaConf
 
-    _register_resolver()  # in the worker of a launcher
+    _register_resolvers()  # in the worker of a launcher
     missing = sorted(missing_keys(config))
     if missing:
         raise ConfigError(f"no value for {', '.join(missing)}. Fix: give it on the command line, {missing[0]}=VALUE")
