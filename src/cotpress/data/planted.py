@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 from cotpress.errors import ConfigError, did_you_mean
@@ -54,19 +54,21 @@ class Level(NamedTuple):
         dead_end_steps: Calculations of a withdrawn attempt, which stands before each step that has another operator
             than the one before it; 0 leaves them out.
         num_reviews: Number of times that all steps are gone over at the end.
+        regroups: True if digits may carry and borrow.
         max_new_tokens: Budget of an answer, in tokens of SmolLM2: half more than the longest thinking and response.
     """
 
     num_steps: int
     dead_end_steps: int
     num_reviews: int
+    regroups: bool
     max_new_tokens: int
 
 
 LEVELS = {
-    Length.short: Level(num_steps=2, dead_end_steps=0, num_reviews=1, max_new_tokens=360),
-    Length.long: Level(num_steps=5, dead_end_steps=1, num_reviews=1, max_new_tokens=900),
-    Length.very_long: Level(num_steps=12, dead_end_steps=2, num_reviews=2, max_new_tokens=2600),
+    Length.short: Level(num_steps=2, dead_end_steps=0, num_reviews=1, regroups=False, max_new_tokens=320),
+    Length.long: Level(num_steps=5, dead_end_steps=1, num_reviews=1, regroups=True, max_new_tokens=900),
+    Length.very_long: Level(num_steps=12, dead_end_steps=2, num_reviews=2, regroups=True, max_new_tokens=2600),
 }
 """Levels by length."""
 LEAST, MOST, MAX_FACTOR = 10, 99, 4
@@ -191,21 +193,37 @@ def _story(
     """A story of `facts` and the `steps` that they imply, then gains and losses of `quantity`."""
     changes: list[Step] = []
     for _ in range(level.num_steps - len(steps)):
-        can_lose, can_gain = quantity >= 2 * LEAST, quantity <= MOST - LEAST
-        loses = can_lose and (not can_gain or rng.random() < 0.5)
-        n = rng.randint(LEAST, quantity - LEAST if loses else MOST - quantity)
-        sign, reason = ("-", "it gets less") if loses else ("+", "it gets more")
-        event = rng.choice(scene.losses if loses else scene.gains).format(n=n, **voice)
-        changes.append(Step(quantity, sign, n, event, reason))
+        signs = [sign for sign in "+-" if _operands(level, quantity, sign)]
+        sign = rng.choice(signs)
+        n = rng.choice(_operands(level, quantity, sign))
+        reason, clauses = ("it gets more", scene.gains) if sign == "+" else ("it gets less", scene.losses)
+        changes.append(Step(quantity, sign, n, rng.choice(clauses).format(n=n, **voice), reason))
         quantity = changes[-1].result
     events = [_after(number, step) for number, step in enumerate(changes)]
     return Story(facts=(*facts, *events), ask=scene.ask.format(**voice), steps=(*steps, *changes))
 
 
+@cache
+def _operands(level: Level, left: int, sign: str) -> tuple[int, ...]:
+    """Numbers that may follow `left` and the operator at this level."""
+    return tuple(right for right in range(LEAST, MOST + 1) if _is_allowed(level, left, sign, right))
+
+
+def _is_allowed(level: Level, left: int, sign: str, right: int) -> bool:
+    """True if the result has two digits and, where the level does not regroup, no digit carries or borrows."""
+    if not LEAST <= _OPERATORS[sign](left, right) <= MOST:
+        return False
+    if level.regroups:
+        return True
+    # A factor, which has one digit, multiplies each digit of the other number.
+    pairs = zip(divmod(left, 10) if sign != "*" else (left, left), divmod(right, 10), strict=True)
+    return all(0 <= _OPERATORS[sign](one, other) <= 9 for one, other in pairs)
+
+
 def change(scene: Scene, rng: random.Random, level: Level) -> Story:
     """A quantity grows and shrinks."""
     voice = scene.voice(rng)
-    start = rng.randint(LEAST + 1, MOST - LEAST)
+    start = rng.randint(LEAST, MOST)
     return _story(rng, level, scene, voice, facts=[scene.opening.format(n=start, **voice)], quantity=start)
 
 
@@ -213,7 +231,7 @@ def groups(scene: Scene, rng: random.Random, level: Level) -> Story:
     """Equal groups, `{groups}` of `{n}` each, are multiplied; the product changes."""
     voice = scene.voice(rng)
     count = rng.randint(2, MAX_FACTOR)
-    size = rng.randint(LEAST + 1, (MOST - LEAST) // count)
+    size = rng.choice(_operands(level, count, "*"))
     product = Step(count, "*", size, scene.groups.format(groups=count, n=size, **voice), "each of them counts")
     opening = scene.opening.format(groups=count, n=size, **voice)
     return _story(rng, level, scene, voice, facts=[opening], steps=[product], quantity=product.result)
@@ -223,14 +241,23 @@ def compare(scene: Scene, rng: random.Random, level: Level) -> Story:
     """A second person has more or fewer, both are added up, and the sum changes."""
     (first, _), (second, _) = rng.sample(PEOPLE, 2)
     voice = {"who": first, "he": "they", "unit": rng.choice(scene.units)}
-    fewer = rng.random() < 0.5
-    start = rng.randint(2 * LEAST + 1, (MOST - 1) // 2) if fewer else rng.randint(LEAST + 1, (MOST - LEAST) // 2)
-    n = rng.randint(LEAST, start - LEAST if fewer else MOST - 2 * start)
-    sign, comparative = ("-", "fewer") if fewer else ("+", "more")
+    sign, comparative = rng.choice((("-", "fewer"), ("+", "more")))
+    start, n = rng.choice(_compared(level, sign))
     other = Step(start, sign, n, f"{second} has {n} {comparative} than {first}", f"{second} has {comparative}")
     total = Step(other.result, "+", start, f"{first} has {start}", "they count together")
     facts = [scene.opening.format(n=start, **voice), other.event]
     return _story(rng, level, scene, voice, facts=facts, steps=[other, total], quantity=total.result)
+
+
+@cache
+def _compared(level: Level, sign: str) -> tuple[tuple[int, int], ...]:
+    """Pairs of a first person's number and the difference of the second, whose numbers may be added up."""
+    return tuple(
+        (start, n)
+        for start in range(LEAST, MOST + 1)
+        for n in _operands(level, start, sign)
+        if _is_allowed(level, _OPERATORS[sign](start, n), "+", start)
+    )
 
 
 ITEMS = ("apples", "books", "cards", "pens", "coins", "cookies", "stamps", "balls", "eggs", "shells")
@@ -284,9 +311,9 @@ OPENINGS = ("Okay, let me see.", "Okay, let me think.", "Hmm, let me see.", "Alr
 RESTATEMENTS = ("So {facts}.", "The question says that {facts}.", "I know that {facts}.")
 FIRST, NEXT = ("First, ", "At first ", "To begin, "), ("Then ", "Next, ", "After that ")
 DEAD_ENDS = ("Maybe {wrong}? No, {reason}.", "Is it {wrong}? Wait, no, {reason}.")
-CHECKS = ("Let me check: {inverse}.", "To verify: {inverse}.", "Let me check that: {inverse}.")
-CONFIRMATIONS = ("Yes, that is right.", "Right, that fits.", "Okay, that works.")
-REVIEWS = ("Wait, let me go over it again.", "Hmm, let me go over all of it again.", "Let me go through it once more.")
+CHECKS = ("Let me check: {inverse}.", "To verify: {inverse}.", "Checking: {inverse}.")
+CONFIRMATIONS = ("Yes.", "Right.", "Okay.")
+REVIEWS = ("Wait, let me go over it again:", "Hmm, once more from the start:", "Let me go through it again:")
 CLOSINGS = ("So the answer is {answer}.", "That makes {answer}.", "So it is {answer}.")
 
 
@@ -301,7 +328,6 @@ class ThinkingWriter:
         """The thinking text and its labels, which cover it without gap or overlap."""
         self._say(OPENINGS, "hesitation")
         self._say(RESTATEMENTS, "restatement", facts=", ".join(story.facts))
-        self._add(f"The question is: {story.ask[0].lower()}{story.ask[1:]}", "restatement")
         for number, step in enumerate(story.steps):
             if number and step.operator != story.steps[number - 1].operator:
                 self._dead_end(step, story.steps[number + 1 :], level.dead_end_steps)
