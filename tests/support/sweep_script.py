@@ -13,7 +13,7 @@ from cotpress.records import Interval, SystemResult
 from cotpress.report.results import RunResults, StageRecord, write_results
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.tasks import Task
-from cotpress.tasks.run_directory import run_directory
+from cotpress.tasks.run_directory import row_settings, run_directory
 
 SHARED_WORK_S = 0.5
 
@@ -35,7 +35,10 @@ def work(config: TrainConfig, folder: Path) -> tuple[float, Path]:
         artifacts={"evaluate": f"evaluate/{config.scorer.name}-{config.ratio}"},
     )  # fmt: skip
     stage = StageRecord(label="reference", artifact=reference.key, seconds=0.5, fresh=reference.fresh)
-    results = RunResults(name="run", model="tiny", benchmark="planted", seed=1, rows=(row,), stages=(stage,))
+    results = RunResults(
+        name="run", model="tiny", benchmark="planted", seed=1, rows=(row,), stages=(stage,),
+        settings=row_settings(config),
+    )  # fmt: skip
     write_results(run_dir, results)
     return config.ratio, run_dir
 
