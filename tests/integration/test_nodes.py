@@ -126,7 +126,8 @@ def _nothing_is_left(folder: Path) -> bool:
 @pytest.mark.slow
 def test_machine_with_other_code_ends_both(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "src", tmp_path / "src")
-    (tmp_path / "src/cotpress/records.py").open("a").write("\n")
+    with (tmp_path / "src/cotpress/records.py").open("a") as source:
+        source.write("\n")
     meet = f"trainer.rendezvous=127.0.0.1:{_free_port()}"
     (code, log), (other_code, other_log) = _two(tmp_path, [{}, {"PYTHONPATH": str(tmp_path / "src")}], [meet], [meet])
     assert (code, other_code) == (1, 1), log + other_log
