@@ -102,7 +102,8 @@ def _serve(folder: Path, told: dict[str, Any], arguments: list[str]) -> None:
             deaths.write_text("x" * (died + 1), encoding="utf-8")
             print("torch.AcceleratorError: the card fell off", flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
-        (folder / "requests.jsonl").open("a", encoding="utf-8").write(json.dumps(call.body) + "\n")
+        with (folder / "requests.jsonl").open("a", encoding="utf-8") as log:
+            log.write(json.dumps(call.body) + "\n")
         table = told.get("answers", {}).get("base" if call.body["model"] == name else "adapter", {})
         ids = table.get(",".join(map(str, call.body["prompt"])), OTHER)
         written = ids[: call.body["max_tokens"]]
