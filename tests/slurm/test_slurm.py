@@ -148,7 +148,7 @@ def test_node_that_does_not_come_is_named_within_a_minute(run):
     train = [sys.executable, str(ROOT / "train.py"), *SMALL, *NODES, "trainer=ddp"]
     ended = run(*SRUN[:-1], "bash", "-c", only_first, "bash", *train, code=1)
     assert time.monotonic() - began < 75  # with the start of Python
-    assert re.search(r"machines that have not joined \S+ within 50 s: number 1\. Fix: ", ended.stderr)
+    assert re.search(r"machines that have not joined \S+ within 50 s: n2\. Fix: ", ended.stderr)
 
 
 def test_command_without_its_number_of_nodes_is_refused(run):
