@@ -309,6 +309,10 @@ BASE = System(name="Base", origin=Origin.base, ratio=1.0)
 SHORTEST = System(name="Shortest", origin=Origin.shortest, ratio=1.0)
 
 
+AT_RATIO_ONE = "ratio 1"
+"""`SystemResult.generated_against` of rows that are compared with the same student or model at ratio 1."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
     """A point estimate with a two-sided confidence interval."""

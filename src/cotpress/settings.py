@@ -8,10 +8,11 @@ OmegaConf sees only the plain type. Rules over several fields of a class stand i
 """
 
 import dataclasses
+import json
 import os
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -102,6 +103,31 @@ def type_parts(hint: Any) -> Iterator[Any]:
     yield hint
     for part in typing.get_args(hint):
         yield from type_parts(part)
+
+
+_MOST_TOLD = 5
+"""Most settings that a message about differences names."""
+
+
+def differences(other: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """Name the settings in which other JSON values differ from one's own: `ratio=0.7 instead of 0.5; ...`."""
+    theirs, ours = dict(leaves(other)), dict(leaves(own))
+    told = [
+        f"{key}={theirs.get(key, 'missing')} instead of {ours.get(key, 'missing')}"
+        for key in dict.fromkeys([*ours, *theirs])
+        if theirs.get(key) != ours.get(key)
+    ]
+    more = [f"{len(told) - _MOST_TOLD} more"] if len(told) > _MOST_TOLD else []
+    return "; ".join([*told[:_MOST_TOLD], *more])
+
+
+def leaves(values: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the dotted key of every JSON value in a nested mapping, and its text as on the command line."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, f"{place}{key}.")
+        else:
+            yield f"{place}{key}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def check_settings(settings: Any, key: str = "") -> None:

@@ -18,7 +18,8 @@ from cotpress.compression.config import ExportFormat
 from cotpress.errors import ConfigError, DataError
 from cotpress.prompts import ChatConfig, ChatFormat, assistant_text, messages, render_chat
 from cotpress.records import COMPRESSED_FILE, CompressedTrace
-from cotpress.store.artifacts import MANIFEST, file_sha256, plain, replaced, write_text_atomic
+from cotpress.settings import differences
+from cotpress.store.artifacts import MANIFEST, file_sha256, fingerprint, plain, replaced, write_text_atomic
 from cotpress.store.tables import RecordWriter
 
 if TYPE_CHECKING:
@@ -92,13 +93,13 @@ class Account:
         return sorted(self._portions.values(), key=lambda part: part.asked)
 
 
-def check_folder(output: Path, format_: ExportFormat, settings: str) -> None:
+def check_folder(output: Path, format_: ExportFormat, settings: Mapping[str, Any]) -> None:
     """Refuse a folder that holds another export, which this one would replace or stand beside.
 
     Args:
         output: Folder of the export; it need not exist.
         format_: Format of the export.
-        settings: Hash of everything that determines the export.
+        settings: Everything that determines the export, as JSON values.
 
     Raises:
         ConfigError: The folder holds the export of other settings, a manifest of something else, or the file of an
@@ -106,17 +107,17 @@ def check_folder(output: Path, format_: ExportFormat, settings: str) -> None:
     """
     if (output / MANIFEST).exists():
         try:
-            manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
-            same = manifest.get("settings") == settings
+            before = json.loads((output / MANIFEST).read_text(encoding="utf-8")).get("settings")
         except (OSError, ValueError, AttributeError, RecursionError):
-            same = False
-        if not same:
-            raise ConfigError(f"output: '{output}' holds the export of other settings. {_OWN_FIX}")
+            before = None
+        if before not in (settings, fingerprint(settings)):  # their hash is that of an earlier release
+            told = f": {differences(before, settings)}" if isinstance(before, dict) else ""
+            raise ConfigError(f"output: '{output}' holds the export of other settings{told}. {_OWN_FIX}")
     elif others := [name for kind, name in FILES.items() if kind is not format_ and (output / name).exists()]:
         raise ConfigError(f"output: '{output}' holds {', '.join(others)} of another, unfinished export. {_OWN_FIX}")
 
 
-def write_manifest(file: Path, settings: str, about: Mapping[str, Any]) -> None:
+def write_manifest(file: Path, settings: Mapping[str, Any], about: Mapping[str, Any]) -> None:
     """Complete an export: describe it, and everything that it was made from, in `manifest.json` beside its file."""
     files = {file.name: file_sha256(file)}
     manifest = {"file": file.name, "files": files, "settings": settings, **plain(about)}

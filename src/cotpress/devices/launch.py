@@ -12,6 +12,7 @@ import socket
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from cotpress.devices.config import TrainerConfig
 from cotpress.devices.nodes import FirstNode, Message, OtherNode, Work, others
 from cotpress.devices.processes import Child, follow, stop, stopping
 from cotpress.errors import ConfigError, Terminated, WorkerError
+from cotpress.settings import leaves
 from cotpress.store.artifacts import plain
 
 log = logging.getLogger(__name__)
@@ -76,16 +78,7 @@ class Alike:
 
     def here(self, trainer: TrainerConfig) -> dict[str, str]:
         """The facts of this machine and its kind of device, as texts by dotted name."""
-        return dict(_leaves({"accelerator": pick_device(trainer).type, **plain(self.facts())}))
-
-
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """The values of nested facts as texts, each with its dotted name."""
-    if not isinstance(value, Mapping):
-        yield name, str(value)
-        return
-    for key, inner in value.items():
-        yield from _leaves(inner, f"{name}.{key}" if name else key)
+        return dict(leaves({"accelerator": pick_device(trainer).type, **plain(self.facts())}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,15 +185,15 @@ def run_on_devices(
     log.info("%d workers, one per device%s", total, f", on {1 + len(nodes)} machines" if nodes else "")
     children: list[Child | OtherNode] = []
     compared = (alike, alike.here(trainer)) if alike is not None and nodes else None
+    on_host = Counter([socket.gethostname(), *(node.node.host for node in nodes)])
     with _meeting_place(several=bool(nodes)) as (place, port), _sigterm_raises(), stopping(children, take):
         for number, node in enumerate(nodes, start=1):
             same = replace(trainer, devices=count)
-            node.start(Work(function, arguments, same, number, total, port, compared))
+            node.start(Work(function, arguments, same, number, total, port, on_host[node.node.host], compared))
             children.append(node)
         variables = _interface(nodes[0].interface) if nodes else _loopback()
-        workers = _workers(
-            function, arguments, trainer, Place(num_workers=total, num_local=count, rendezvous=place), variables
-        )
+        first, num_on_host = Place(num_workers=total, num_local=count, rendezvous=place), on_host[socket.gethostname()]
+        workers = _workers(function, arguments, trainer, first, variables, num_on_host)
         for worker in workers:
             children.insert(len(children) - len(nodes), worker)
         follow(children, take, grace_s=3 * processes.GRACE_S if nodes else processes.GRACE_S)
@@ -217,10 +210,14 @@ def _workers(
     trainer: TrainerConfig,
     first: Place,
     variables: Mapping[str, str],
+    num_on_host: int,
 ) -> Iterator[Child]:
-    """Start the workers of this machine, the first of which is at `first`."""
+    """Start the workers of this machine, the first of which is at `first`.
+
+    They share the cores with those of the other machines of this command on this host, `num_on_host` in all.
+    """
     count = first.num_local
-    num_threads = trainer.num_threads or max(1, (os.cpu_count() or 1) // count)
+    num_threads = trainer.num_threads or max(1, (os.cpu_count() or 1) // (count * num_on_host))
     # torch and Lightning read the place of a worker from these variables.
     size = {
         "WORLD_SIZE": str(first.num_workers),
@@ -256,6 +253,7 @@ def work_for(first: FirstNode) -> Any:
         WorkerError: The first node was lost, or has failed by a defect.
         Terminated: SIGTERM has reached one of the nodes; a training has saved a checkpoint.
     """
+    log.info("joined the first machine (%s); waiting for its work", first.address)
     with first:
         while isinstance(received := first.receive(), Work):
             first.send(_done(first, received))
@@ -278,7 +276,8 @@ def _done(first: FirstNode, work: Work) -> processes.Outcome:
         with _sigterm_raises(), stopping(children, lambda m: first.send(Message(m))):
             if work.alike is not None:
                 _compare(*work.alike, work.trainer)
-            children.extend(_workers(work.function, work.arguments, work.trainer, place, _interface(first.interface)))
+            variables = _interface(first.interface)
+            children.extend(_workers(work.function, work.arguments, work.trainer, place, variables, work.num_on_host))
             follow(children, lambda m: first.send(Message(m)), until=first.wants_stop, further=first.waitables)
             if first.stop is not None:
                 stop(children, first.stop.timeout_s)

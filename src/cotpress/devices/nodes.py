@@ -38,6 +38,7 @@ from cotpress.devices.config import TrainerConfig
 from cotpress.devices.processes import Outcome, failure
 from cotpress.errors import ConfigError, WorkerError, describe, require
 from cotpress.plugins import LOADED
+from cotpress.settings import differences
 from cotpress.store.artifacts import fingerprint
 from cotpress.store.source import code_of
 
@@ -49,6 +50,8 @@ ANSWER_S = 5.0
 """Longest wait for a connection, and for each message on it until both sides have shown the key."""
 LOST_S = 30.0
 """Seconds without a sign of life after which the system closes the connection to a node."""
+REMIND_S = 15.0
+"""Seconds between two lines about what a node waits for."""
 FOLDER = ".nodes"
 """Folder of the shared output folder in which the nodes find each other."""
 _PACKAGES = ("torch", "transformers", "peft", "pytorch-lightning", "numpy", "tokenizers", "safetensors", "accelerate")
@@ -155,13 +158,15 @@ class Node:
         name: Host name and process id, as several nodes may be on one host.
         number: Its number, from 1; None if it is the order in which they come.
         code: What runs there: hash of this package, versions of others.
-        settings: Fingerprint of its configuration.
+        host: Its host name.
+        settings: Its configuration, as JSON values.
     """
 
     name: str
     number: int | None
+    host: str
     code: Mapping[str, str]
-    settings: str
+    settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +179,7 @@ class Work:
         node: Number of the node, from 0.
         num_workers: Number of devices of all nodes.
         port: Port of the first node on which the workers find each other.
+        num_on_host: Number of nodes on the host of the node.
         alike: A `launch.Alike` and its facts on the first node; None if there is nothing to compare.
     """
 
@@ -183,6 +189,7 @@ class Work:
     node: int
     num_workers: int
     port: int
+    num_on_host: int = 1
     alike: tuple[Any, Mapping[str, str]] | None = None
 
 
@@ -219,9 +226,10 @@ def running_code() -> dict[str, str]:
     return {**code, "plugins": fingerprint(code_of(*plugins))} if plugins else code
 
 
-def this_node(number: int | None, settings: str) -> Node:
+def this_node(number: int | None, settings: Mapping[str, Any]) -> Node:
     """Introduce this node."""
-    return Node(name=f"{socket.gethostname()}[{os.getpid()}]", number=number, code=running_code(), settings=settings)
+    host = socket.gethostname()
+    return Node(name=f"{host}[{os.getpid()}]", number=number, host=host, code=running_code(), settings=settings)
 
 
 class OtherNode:
@@ -346,7 +354,9 @@ def _not_own(host: str) -> str | None:
 
 
 @contextlib.contextmanager
-def leading(port: Port, meeting: Meeting, num_nodes: int, folder: Path, settings: str) -> Iterator[list[Any]]:
+def leading(
+    port: Port, meeting: Meeting, num_nodes: int, folder: Path, settings: Mapping[str, Any]
+) -> Iterator[list[Any]]:
     """Be the first node: wait for the others, who leave with the outcome of the block.
 
     The block puts its result into the list that it gets.
@@ -434,16 +444,19 @@ def _write(path: Path, content: Any) -> None:
 def _wait_for(
     meeting: Meeting,
     count: int,
-    settings: str,
+    settings: Mapping[str, Any],
     arrivals: "queue.Queue[tuple[Node, Connection]]",
     joined: list[OtherNode],
 ) -> None:
     """Add the other nodes to `joined` as they come; see `leading`."""
-    own, deadline = this_node(0, settings), time.monotonic() + JOIN_S
+    own, waiting = this_node(0, settings), _Waiting()
     while len(joined) < count:
+        waiting.tell(f"other machines to join {socket.gethostname()}: {_missing(meeting, count, joined)}")
         try:
-            node, connection = arrivals.get(timeout=max(deadline - time.monotonic(), 0.0))
+            node, connection = arrivals.get(timeout=waiting.next_s)
         except queue.Empty:
+            if waiting.left_s > 0:
+                continue
             raise WorkerError(_absent(meeting, count, joined)) from None
         numbers = [other.node.number for other in joined]
         node = replace(node, number=len(joined) + 1 if node.number is None else node.number)
@@ -457,6 +470,31 @@ def _wait_for(
             )
 
 
+class _Waiting:
+    """A wait of at most `JOIN_S`, of which a line tells at its start and every `REMIND_S`."""
+
+    def __init__(self) -> None:
+        self._due = time.monotonic()
+        self._ends = self._due + JOIN_S
+        self._clock = time.strftime("%H:%M:%S", time.localtime(time.time() + JOIN_S))
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until the end of the wait, at least 0."""
+        return max(self._ends - time.monotonic(), 0.0)
+
+    @property
+    def next_s(self) -> float:
+        """Seconds until the next line or the end of the wait, at least 0."""
+        return max(min(self._due, self._ends) - time.monotonic(), 0.0)
+
+    def tell(self, what: str) -> None:
+        """Log what is waited for, if it is time."""
+        if time.monotonic() >= self._due:
+            log.info("waiting until %s, %.0f s at most, for %s", self._clock, self.left_s, what)
+            self._due = time.monotonic() + REMIND_S
+
+
 def _mismatch(own: Node, node: Node) -> str | None:
     """The difference of a node from this one that forbids to work together; None without one."""
     differing = [f"{k} {node.code.get(k)} instead of {v}" for k, v in own.code.items() if node.code.get(k) != v]
@@ -464,20 +502,26 @@ def _mismatch(own: Node, node: Node) -> str | None:
         fix = "Fix: the same versions on all machines, e.g. one environment in a shared folder"
         return f"runs other code than {own.name}: {'; '.join(differing)}. {fix}"
     if node.settings != own.settings:
-        return f"was started with other settings than {own.name}. Fix: the same command on all machines"
+        told = differences(node.settings, own.settings)
+        return f"was started with other settings than {own.name}: {told}. Fix: the same command on all machines"
     return None
 
 
 def _absent(meeting: Meeting, count: int, joined: Sequence[OtherNode]) -> str:
     """The message about nodes that did not come."""
-    here = {other.node.number for other in joined}
-    numbers = [number for number in range(1, count + 1) if number not in here]
-    names = [meeting.names[n] if n < len(meeting.names) else f"number {n}" for n in numbers]
-    missing = ", ".join(names) if meeting.number is not None else f"{len(numbers)} of {count} others"
+    missing = _missing(meeting, count, joined)
     return (
         f"machines that have not joined {socket.gethostname()} within {JOIN_S:g} s: {missing}. Fix: see the output of "
         "this command there: it has to see the same output_root, and to reach this machine over the network"
     )
+
+
+def _missing(meeting: Meeting, count: int, joined: Sequence[OtherNode]) -> str:
+    """The nodes that have not come yet: their names or numbers, without numbers how many of the others."""
+    here = {other.node.number for other in joined}
+    numbers = [number for number in range(1, count + 1) if number not in here]
+    names = [meeting.names[n] if n < len(meeting.names) else f"number {n}" for n in numbers]
+    return ", ".join(names) if meeting.number is not None else f"{len(numbers)} of {count} others"
 
 
 class NotJoinedError(WorkerError):
@@ -540,14 +584,15 @@ class FirstNode:
         return self.stop is not None
 
 
-def join(meeting: Meeting, folder: Path, settings: str, reason: str) -> FirstNode:
+def join(meeting: Meeting, folder: Path, settings: Mapping[str, Any], reason: str) -> FirstNode:
     """Connect to the first node, which this one is not for a `reason` (`open_port`).
 
     Raises:
         NotJoinedError: It is not found, or cannot be reached.
     """
-    path, deadline, problem = _file(folder, meeting), time.monotonic() + JOIN_S, ""
-    while time.monotonic() < deadline:
+    path, waiting, problem = _file(folder, meeting), _Waiting(), ""
+    while waiting.left_s > 0:
+        waiting.tell(f"the first machine; this one is another, as {reason}{f'. So far {problem}' if problem else ''}")
         try:
             found = json.loads(path.read_text())
         except FileNotFoundError:

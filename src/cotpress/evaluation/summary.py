@@ -21,7 +21,7 @@ import numpy as np
 from cotpress.errors import ConfigError, DataError, ModelError
 from cotpress.modeling.foreign import reading
 from cotpress.modeling.sources import model_directory
-from cotpress.records import BudgetAccuracy, Interval, Prediction, SystemResult
+from cotpress.records import AT_RATIO_ONE, BudgetAccuracy, Interval, Prediction, SystemResult
 from cotpress.statistics import (
     accuracy_interval,
     mean_interval,
@@ -117,7 +117,7 @@ def summarize(
     """
     if not predictions:
         raise DataError(f"{system}: no predictions to summarize. Fix: benchmark.limit must leave at least one problem")
-    against, baseline = ("Original", original) if ratio_one is None else ("ratio 1", ratio_one)
+    against, baseline = ("Original", original) if ratio_one is None else (AT_RATIO_ONE, ratio_one)
     other = None if original is predictions else original  # no difference of Original from itself
     return SystemResult(
         system=system,

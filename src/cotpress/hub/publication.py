@@ -157,8 +157,9 @@ def _hub_id(config: Settings) -> str:
     # Runs of earlier releases have no model.hub_id.
     hub_id = model.get("hub_id") or (model.path if model.source == ModelSource.hub.value else None)
     if hub_id is None or Path(hub_id).exists():
+        named = model.path if model.source == ModelSource.hub.value else model.name
         raise ConfigError(
-            f"base_model: the run's model '{model.path}' has no known hub id, and a card has to name one. "
+            f"base_model: the run's model '{named}' has no known hub id, and a card has to name one. "
             "Fix: base_model=USER/NAME"
         )
     return str(hub_id)

@@ -24,7 +24,7 @@ from cotpress.errors import ConfigError, CotpressError, describe
 from cotpress.plugins import load_plugins, plugin_names
 from cotpress.report.results import write_failure
 from cotpress.report.stage import show_ended, show_run
-from cotpress.store.artifacts import fingerprint, write_text_atomic
+from cotpress.store.artifacts import plain, write_text_atomic
 from cotpress.store.redaction import Redacting, shown, without_secrets
 from cotpress.store.sweeps import JOB_LOG, JobNote, JobState, read_sweep, write_note
 from cotpress.tasks import BENCHMARK_OF_RUNS, PLAN, PLAN_FIX, RUNS, RUNS_ALONE, Result, RunsJob, Task
@@ -193,7 +193,7 @@ def perform(task: Task, config: EntryConfig | RunsJob, folder: Path) -> Result:
         return _perform(task, config, folder)
     from cotpress.devices.launch import work_for
 
-    meeting, place, settings = find_meeting(config.trainer), Path(config.output_root), fingerprint({"config": config})
+    meeting, place, settings = find_meeting(config.trainer), Path(config.output_root), plain(config)
     port = open_port(meeting)
     if isinstance(port, str):
         result: Result = work_for(join(meeting, place, settings, port))

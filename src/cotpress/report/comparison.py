@@ -12,7 +12,7 @@ from itertools import combinations
 from typing import Any
 
 from cotpress.errors import ArtifactError
-from cotpress.records import PREDICTIONS_FILE, Prediction, System, SystemResult
+from cotpress.records import PREDICTIONS_FILE, Prediction, System, SystemResult, Unit
 from cotpress.report.published import Published, published
 from cotpress.report.results import Run, RunResults
 from cotpress.store.artifacts import fingerprint
@@ -30,6 +30,8 @@ _OF_TABLES = frozenset(
 """Settings of the rows and measures of a table, without effect on the answers."""
 _FILES = frozenset({"path", "adapter", "start", "writer"})
 """Last parts of settings that may name another file for every seed."""
+_UNITS_OF_SELECTIONS = {"llmlingua_compat": Unit.token.value, "llmlingua2_compat": Unit.word.value}
+"""Units that the selections of the releases delete, whatever `compression.granularity` is."""
 _HASH_CHARS = 8
 _ESSENTIALS, _SETTINGS = 0, 1
 """Places in `_Shown.traits`."""
@@ -50,6 +52,7 @@ class Comparison:
         rows: Every row once, under names that distinguish them; with several seeds, the seed is part of the name.
         runs: The runs that the rows are from.
         systems: Identity of each row of `runs` without its seed, by `row_key`.
+        granularities: Unit that the compression deleted, by name and requested ratio of a row, where it had any.
     """
 
     model: str
@@ -58,6 +61,7 @@ class Comparison:
     rows: tuple[SystemResult, ...]
     runs: tuple[Run, ...] = ()
     systems: Mapping[object, System] = field(default_factory=dict)
+    granularities: Mapping[tuple[str, float], str] = field(default_factory=dict)
     margin: float = MARGIN
 
     @property
@@ -67,7 +71,18 @@ class Comparison:
 
     def published(self, row: SystemResult) -> Published | None:
         """Return the published counterpart of a row, if there is one."""
-        return next(iter(published(self.model, self.benchmark, row.source, self._protocol)), None)
+        return self._published(row, self.granularity(row))
+
+    def granularity(self, row: SystemResult) -> str | None:
+        """Return the unit that the compression of a row deleted; None without any, or if it is unknown."""
+        return self.granularities.get((row.system, row.target_ratio))
+
+    def lacks_published(self, row: SystemResult) -> bool:
+        """Return True if a row has no published counterpart because of its unit alone."""
+        return self.published(row) is None and self._published(row, None) is not None
+
+    def _published(self, row: SystemResult, granularity: str | None) -> Published | None:
+        return next(iter(published(self.model, self.benchmark, row.source, self._protocol, granularity)), None)
 
     @property
     def _protocol(self) -> str | None:
@@ -137,17 +152,20 @@ def _comparison(model: str, benchmark: str, confidence: float, runs: Sequence[Ru
         shown_rows.append(_Shown(key, row, {run.seed for _, run in members}, traits, row.source))
     _distinguish(shown_rows)
     several_seeds = len({run.results.seed for run in runs}) > 1
-    named = []
+    named, granularities = [], {}
     for shown in shown_rows:
         seed = min(shown.seeds) if several_seeds and len(shown.seeds) == 1 else None
         system = replace(shown.system, seed=seed)
         named.append(replace(shown.row, system=system.label, identity=system))
+        if (unit := shown.traits[_ESSENTIALS].granularity) is not None:
+            granularities[system.label, shown.row.target_ratio] = unit
     order = list(dict.fromkeys(row.system for row in named))
     rows = sorted(named, key=lambda r: (not r.source.is_baseline, order.index(r.system), -r.target_ratio))
     systems = {shown.key: shown.system for shown in shown_rows}
     return Comparison(
-        model=model, benchmark=benchmark, confidence=confidence, rows=tuple(rows), runs=tuple(runs), systems=systems
-    )
+        model=model, benchmark=benchmark, confidence=confidence, rows=tuple(rows), runs=tuple(runs), systems=systems,
+        granularities=granularities,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +202,12 @@ class _Traits:
         kept = {k: v for k, v in known[0][0].items() if all(values.get(k) == v for values, _ in known)}
         keys = set[str]().union(*(values for values, _ in known))
         return cls(kept, set.intersection(*(seeds for _, seeds in known)), keys - kept.keys())
+
+    @property
+    def granularity(self) -> str | None:
+        """Unit that the compression deleted; None without one, or if it is unknown. LLMLingua's decides for itself."""
+        decided = _UNITS_OF_SELECTIONS.get(self.values.get("compression.selection", ""))
+        return decided or self.values.get("compression.granularity")
 
     def shown(self, key: str) -> str | None:
         """Return the value of a setting for the name of the row; None if it is not shown."""

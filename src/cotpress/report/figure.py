@@ -137,10 +137,18 @@ class Picture:
 
 
 def pareto_front(rows: Sequence[SystemResult]) -> list[SystemResult]:
-    """Return the rows that no other row exceeds in both accuracy and brevity, from few generated tokens to many."""
+    """Return the rows on the Pareto front, from few generated tokens to many.
+
+    A row is on it unless another one has at least its accuracy with at most its tokens, and is better in one of them.
+    So of rows with equal accuracy and tokens all are on it, or none.
+    """
+
+    def place(row: SystemResult) -> tuple[float, float]:
+        return row.mean_tokens.value, -row.accuracy.value
+
     front: list[SystemResult] = []
-    for row in sorted(rows, key=lambda r: (r.mean_tokens.value, -r.accuracy.value)):
-        if not front or row.accuracy.value > front[-1].accuracy.value:
+    for row in sorted(rows, key=place):
+        if not front or row.accuracy.value > front[-1].accuracy.value or place(row) == place(front[-1]):
             front.append(row)
     return front
 

@@ -161,8 +161,7 @@ def unfinished_table(unfinished: Sequence[Unfinished]) -> Table | None:
 
 
 def _grid(rows: Sequence[SystemResult], columns: Sequence[Column]) -> Grid:
-    """Return the cells with the whole names of the systems, which the first column would shorten."""
-    cells = tuple((row.system, *(column.cell(row) for column in columns[1:])) for row in rows)
+    cells = tuple(tuple(column.cell(row) for column in columns) for row in rows)
     return Grid(tuple(column.heading.replace("\n", " ") for column in columns), cells)
 
 

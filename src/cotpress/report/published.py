@@ -9,7 +9,7 @@ import functools
 from dataclasses import dataclass
 from importlib.resources import files
 
-from cotpress.records import MASK_LOSS, SOFT_WEIGHTS, Interval, System, SystemResult
+from cotpress.records import MASK_LOSS, SOFT_WEIGHTS, Interval, System, SystemResult, Unit
 
 MODELS = {"qwen7b": "qwen2.5-7b-instruct", "qwen14b": "qwen2.5-14b-instruct", "llama8b": "llama-3.1-8b-instruct"}
 """Names of conf/model/ for the models of the papers."""
@@ -18,10 +18,13 @@ SYSTEMS = {"tokenskip_xlmr": "tokenskip"}
 COUNTS = {"tokenskip": "mean_cot_tokens", "cts": "mean_reference_tokens"}
 """Field of `SystemResult` that counts as a paper does, by protocol: TokenSkip the tokens before the line with the
 answer in the student's tokenizer, CTS all tokens in that of Qwen2.5-7B."""
-_PROTOCOL = "benchmark.protocol"
-_AS_PRINTED = {("condition", "answer"), ("granularity", "token"), ("protection", "none"), ("allocation", "fixed")}
-"""Settings of the papers' tables, `token` also for TokenSkip, whose release deletes words; a row that another setting
-distinguishes has no counterpart."""
+_PROTOCOL, _GRANULARITY = "benchmark.protocol", "granularity"
+_AS_PRINTED = {("condition", "answer"), ("protection", "none"), ("allocation", "fixed")}
+"""Settings of the papers' tables; a row that another setting distinguishes has no counterpart."""
+_UNIT = Unit.token.value
+"""Unit that the papers delete."""
+_UNITS = {"tokenskip": (_UNIT, Unit.word.value)}
+"""Units of methods whose release deletes others as well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,19 +48,24 @@ class Published:
         return counted
 
 
-def published(model: str, benchmark: str, system: System, protocol: str | None = None) -> tuple[Published, ...]:
+def published(
+    model: str, benchmark: str, system: System, protocol: str | None = None, granularity: str | None = None
+) -> tuple[Published, ...]:
     """Return all printed results for one system, the paper's own before reruns by others.
 
     The model is a name of conf/model/ or a hub id, with or without its owner. Results of another protocol than that of
-    the system's settings, or else `protocol`, are left out; None leaves none out.
+    the system's settings, or else `protocol`, are left out; None leaves none out. So are all results where another
+    `granularity` was deleted than in the paper.
     """
     name = model.rpartition("/")[2].lower()
     method = SYSTEMS.get(system.name, system.name).lower()
-    followed = dict(system.settings).get(_PROTOCOL, protocol)
+    settings = dict(system.settings)
+    followed, unit = settings.pop(_PROTOCOL, protocol), settings.pop(_GRANULARITY, granularity)
     if (
         system.ratio is None
         or system.variant in (MASK_LOSS, SOFT_WEIGHTS)
-        or {s for s in system.settings if s[0] != _PROTOCOL} - _AS_PRINTED
+        or set(settings.items()) - _AS_PRINTED
+        or unit not in (None, *_UNITS.get(method, (_UNIT,)))
     ):
         return ()
     printed = _table().get((MODELS.get(name, name), benchmark.lower(), method, round(system.ratio, 4)), ())

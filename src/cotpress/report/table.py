@@ -11,18 +11,18 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from cotpress.records import Interval, SystemResult, TrainingSet
+from cotpress.records import AT_RATIO_ONE, Interval, Origin, SystemResult, TrainingSet
 from cotpress.report.comparison import Comparison
 from cotpress.report.published import COUNTS
 from cotpress.report.results import INTERVALS
-from cotpress.store.grid import Grid, csv_text, interval_cells, interval_columns, shortened
+from cotpress.store.grid import Grid, csv_text, interval_cells, interval_columns
 from cotpress.store.redaction import print_lines
 from cotpress.terminal import one_line
 
-NAME_WIDTH = 20
-"""Longest name of a system in a table."""
 _NAME_ROOM = 12
 """Characters of a longer name that columns are left out for."""
+_FRAME = 3
+"""Characters of a line on a terminal beside the columns and two between each two of them."""
 WIDTH = 120
 """Longest line of the table in characters."""
 LONGER = "^"
@@ -41,8 +41,8 @@ class Column(NamedTuple):
     cell: Callable[[SystemResult], str]
 
 
+_NAMES = Column("System", lambda r: r.system)
 _COLUMNS = (
-    Column("ratio: asked/\nactual/written", lambda r: ratios(r)),
     Column("accuracy %\n[{level} CI]", lambda r: percent_interval(r.accuracy)),
     Column("n", lambda r: f"{r.accuracy.n}x{r.num_samples}" if r.num_samples > 1 else str(r.accuracy.n)),
     Column("vs Original,\npoints [CI]", lambda r: difference(r.accuracy_difference)),
@@ -77,7 +77,8 @@ def columns(comparison: Comparison, *, on_page: bool = False) -> list[Column]:
     Without any they are left out.
     """
     level, published = f"{100 * comparison.confidence:g} %", comparison.published
-    shown = [_names(comparison.rows), *(Column(heading.format(level=level), cell) for heading, cell in _COLUMNS)]
+    asked = Column("ratio: asked/\nactual/written", partial(ratios, with_original=_has_original(comparison.rows)))
+    shown = [_NAMES, asked, *(Column(heading.format(level=level), cell) for heading, cell in _COLUMNS)]
     if not any(map(published, comparison.rows)):
         return shown
 
@@ -96,7 +97,7 @@ def columns(comparison: Comparison, *, on_page: bool = False) -> list[Column]:
 
 def detail_columns(rows: Sequence[SystemResult]) -> list[Column]:
     """Return the columns of the second table of a page, without those that are empty in every row."""
-    shown = [_names(rows), *_DETAILS]
+    shown = [_NAMES, *_DETAILS]
     if any(r.loss_share is not None for r in rows):
         shown.append(Column("loss\nshare", lambda r: _number(r.loss_share, 2)))
     if any(r.mean_reference_tokens for r in rows):
@@ -108,11 +109,6 @@ def detail_columns(rows: Sequence[SystemResult]) -> list[Column]:
     for budget in sorted({b.budget for r in rows for b in r.accuracy_at_budgets}):
         shown.append(_percents(f"accuracy % at\n{budget} tokens", partial(_accuracy_at, budget)))
     return shown
-
-
-def _names(rows: Sequence[SystemResult]) -> Column:
-    names = shortened((row.system for row in rows), NAME_WIDTH)
-    return Column("System", lambda r: names[r.system])
 
 
 def _percents(heading: str, interval: Callable[[SystemResult], Interval | None]) -> Column:
@@ -127,11 +123,26 @@ def _accuracy_at(budget: int, row: SystemResult) -> Interval | None:
     return next((b.accuracy for b in row.accuracy_at_budgets if b.budget == budget), None)
 
 
-def ratios(row: SystemResult) -> str:
+def ratios(row: SystemResult, *, with_original: bool = True) -> str:
     """Return `0.5/0.52/0.61`: requested, kept in training, generated; `^` if the student writes more than without
-    compression. Nothing is requested of traces with a length of their own: `own/0.52/0.61`."""
+    compression. Nothing is requested of traces with a length of their own: `own/0.52/0.61`.
+
+    In a table without Original, a model at ratio 1 would only be compared with itself, and has `-`.
+    """
     written = _number(row.generated_ratio, 2) + (LONGER if row.lengthened and row.is_compressed else "")
+    if not with_original and _is_itself(row):
+        written = "-"
     return f"{row.asked}/{_number(row.actual_ratio, 2)}/{written}"
+
+
+def _has_original(rows: Sequence[SystemResult]) -> bool:
+    return any(row.source.origin is Origin.original for row in rows)
+
+
+def _is_itself(row: SystemResult) -> bool:
+    """Return True if a row has the generated tokens that its own ratio is relative to."""
+    prompted = row.source.origin is Origin.baseline
+    return row.generated_against == AT_RATIO_ONE and row.target_ratio == 1 and not prompted
 
 
 def percent_interval(interval: Interval | None) -> str:
@@ -250,11 +261,32 @@ def notes(comparison: Comparison) -> list[str]:
     lines = [
         *([level] if comparison.runs else []),
         *control_notes(rows),
+        *_written_notes(rows),
         *_loss_notes(rows),
         *_training_notes(rows),
         *(f"published: {text}" for text in texts),
+        *_unit_notes(comparison),
     ]
     return [one_line(line) for line in lines]
+
+
+def _unit_notes(comparison: Comparison) -> list[str]:
+    """Return a sentence about rows whose unit is the only difference from a published counterpart."""
+    rows = [row for row in comparison.rows if comparison.lacks_published(row)]
+    if not rows:
+        return []
+    units = _grouped([(row, str(comparison.granularity(row))) for row in rows])
+    return [f"published numbers are of single tokens (compression.granularity=token); rows without them: {units}"]
+
+
+def _written_notes(rows: Sequence[SystemResult]) -> list[str]:
+    """Return a sentence about the generated ratio where models are compared with themselves, without Original."""
+    own = [row for row in rows if row.generated_against == AT_RATIO_ONE]
+    if not own or _has_original(rows):
+        return []
+    others = dict.fromkeys(f"{row.system} at {row.asked}" for row in own if not _is_itself(row))
+    against = f"; relative to the same model at ratio 1: {', '.join(others)}" if others else ""
+    return [f"written is relative to Original, which is not in the table{against}"]
 
 
 def _loss_notes(rows: Sequence[SystemResult]) -> list[str]:
@@ -335,16 +367,20 @@ def _grouped(values: Sequence[tuple[SystemResult, str]]) -> str:
     return ", ".join(parts)
 
 
-def results_grid(comparison: Comparison, width: int | None = None) -> Grid:
-    """Return the main table as texts, with headings of two lines, and columns left out where it exceeds a `width`."""
+def results_grid(comparison: Comparison, width: int | None = None, gap: int = 1) -> Grid:
+    """Return the main table as texts, with headings of two lines and the whole names of the systems.
+
+    Where its lines exceed a `width` with `gap` characters between columns, columns are left out, and at last names are
+    shortened.
+    """
     shown = columns(comparison)
     grid = _grid(shown, comparison.rows)
     for narrower in _NARROWER:
-        if width is None or grid.narrowest(_NAME_ROOM) <= width:
+        if width is None or grid.narrowest(_NAME_ROOM, gap) <= width:
             break
         shown = [c for column in shown if (c := narrower.get(column.heading, column)) is not None]
         grid = _grid(shown, comparison.rows)
-    return grid
+    return grid if width is None else grid.fitted(width, gap)
 
 
 def _grid(shown: Sequence[Column], rows: Sequence[SystemResult]) -> Grid:
@@ -400,7 +436,7 @@ def show(comparison: Comparison, title: str) -> None:
         padding=(0, 1, 0, 0),
         collapse_padding=True,
     )
-    grid = results_grid(comparison, max(Console().width, WIDTH))
+    grid = results_grid(comparison, max(Console().width, WIDTH) - _FRAME, gap=2)
     for i, heading in enumerate(grid.headings):
         table.add_column(heading, justify="right" if i else "left", vertical="bottom", no_wrap=True)
     for cells in grid.rows:

@@ -81,19 +81,20 @@ def run_path(config: TrainConfig | EvaluateConfig) -> Path:
     return Path(config.output_root) / "runs" / f"{safe_name(run_name(config))}-{digest[:8]}"
 
 
-def export_settings(config: CompressConfig) -> str:
-    """Hash of every setting that can change what `compress.py` exports."""
+def export_settings(config: CompressConfig) -> dict[str, Any]:
+    """Every setting that can change what `compress.py` exports, as JSON values without secrets."""
     elsewhere = ("output", "shard")
-    return fingerprint(
-        _without({k: v for k, v in _without_hardware(config).items() if k not in elsewhere}, SERVER_KEYS)
-    )
+    kept = {k: v for k, v in _without_hardware(config).items() if k not in elsewhere}
+    values: dict[str, Any] = masked(_without(kept, SERVER_KEYS))
+    return values
 
 
 def export_path(config: CompressConfig) -> Path:
     """Folder of an export; without `output` each has one of its own."""
     if config.output is not None:
         return Path(config.output)
-    return Path(config.output_root) / "compressed" / f"{safe_name(run_name(config))}-{export_settings(config)[:8]}"
+    digest = fingerprint(export_settings(config))
+    return Path(config.output_root) / "compressed" / f"{safe_name(run_name(config))}-{digest[:8]}"
 
 
 def row_settings(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:

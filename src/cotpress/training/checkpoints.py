@@ -131,7 +131,7 @@ class Checkpoints(pl.Callback):
             self._save(pl_module, trainer.optimizers[0])
             self._finish()
             if here().is_first:
-                log.warning("%s by SIGTERM; that is saved, and the same command goes on from there", exception)
+                log.warning("%s; that is saved, and the same command goes on from there", exception)
         elif here().num_workers == 1:  # others may be gone
             with suppress(Exception):
                 self._finish()

@@ -1,6 +1,6 @@
 """One fine-tuning run from examples to trained weights, shared by the reference model and the student.
 
-It goes on from its checkpoint (`training.checkpoints`) after a kill, and saves one when SIGTERM stops it.
+It goes on from its checkpoint (`training.checkpoints`) after a kill, and saves one when SIGTERM or Ctrl-C stops it.
 """
 
 import csv

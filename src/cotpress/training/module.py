@@ -163,14 +163,15 @@ class NextTokenModule(pl.LightningModule):
         self._stop.take()
 
     def on_train_end(self) -> None:
-        """Check that the trained weights are finite; `StopTraining` if SIGTERM has come after the last micro-batch."""
+        """Check that the trained weights are finite; `StopTraining` if it has to stop after the last micro-batch."""
         self.require_finite_weights()
         self._require_no_stop()
 
     def _require_no_stop(self) -> None:
-        """Stop if SIGTERM has reached a worker; all devices have to call it."""
+        """Stop if SIGTERM has reached a worker, or Ctrl-C the command; all devices have to call it."""
         if self._stop.agreed():
-            raise StopTraining(f"{self.stage}: stopped after step {self.steps_done} of {self._num_steps}")
+            how = f"by {self._stop.by}"
+            raise StopTraining(f"{self.stage}: stopped after step {self.steps_done} of {self._num_steps} {how}")
 
     def _require_finite(self, losses: Sequence[float], norm: float, batches: Sequence[MicroBatch]) -> None:
         """Refuse to apply gradients that are not finite; name the rows of the micro-batches with such a loss."""

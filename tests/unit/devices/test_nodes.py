@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import stat
 import struct
@@ -30,6 +31,7 @@ from support import device_jobs
 
 FIRST, SECOND = Meeting(name="job", number=0), Meeting(name="job", number=1)
 ONE = TrainerConfig(accelerator="cpu", devices=1, num_threads=1, num_nodes=2)
+SETTINGS = {"ratio": 0.5, "data": {"name": "planted"}}
 
 
 def _open(meeting: Meeting = FIRST) -> nodes.Port:
@@ -44,12 +46,12 @@ def _number(port: nodes.Port) -> int:
 
 def _lead(folder: Path, work: Callable[[], Any], meeting: Meeting = FIRST, num_nodes: int = 2) -> Any:
     port = _open(meeting)
-    with leading(port, meeting, num_nodes, folder, "settings") as results:
+    with leading(port, meeting, num_nodes, folder, SETTINGS) as results:
         results.append(work())
     return results[0]
 
 
-def _other(folder: Path, meeting: Meeting = SECOND, settings: str = "settings") -> dict[str, Any]:
+def _other(folder: Path, meeting: Meeting = SECOND, settings: Mapping[str, Any] = SETTINGS) -> dict[str, Any]:
     """Start the second node in a thread (`thread`); its result or error is put into the same dictionary."""
     got: dict[str, Any] = {}
 
@@ -142,35 +144,75 @@ def test_machine_that_does_not_come_is_named(tmp_path: Path, monkeypatch: pytest
     assert "n3" in str(got["error"])
 
 
+def test_wait_for_other_machines_is_told_at_once_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(nodes, "JOIN_S", 1.0)
+    monkeypatch.setattr(nodes, "REMIND_S", 0.4)
+    caplog.set_level("INFO")
+    with pytest.raises(WorkerError, match="have not joined"):
+        _lead(tmp_path, int, replace(FIRST, names=("n1", "n2", "n3")), num_nodes=3)
+    lines = [line for line in caplog.messages if line.startswith("waiting until")]
+    assert len(lines) == 3, lines
+    here = re.escape(socket.gethostname())
+    assert re.fullmatch(
+        rf"waiting until \d\d:\d\d:\d\d, 1 s at most, for other machines to join {here}: n2, n3", lines[0]
+    )
+    caplog.clear()
+    with pytest.raises(WorkerError, match="found no first machine"):
+        join(SECOND, tmp_path, SETTINGS, "it has the number 1")
+    lines = [line for line in caplog.messages if line.startswith("waiting until")]
+    assert len(lines) == 3, lines
+    assert lines[0].endswith("s at most, for the first machine; this one is another, as it has the number 1")
+    assert lines[1].endswith(f". So far there is no file of it in '{tmp_path / nodes.FOLDER}'")
+
+
+def test_machines_on_one_host_divide_its_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    got, free = _other(tmp_path), replace(ONE, num_threads=None)
+    found = _lead(tmp_path, lambda: run_on_devices(device_jobs.setting, ("COTPRESS_TEST",), trainer=free))
+    got["thread"].join()
+    assert [threads for *_, threads in found] == [3, 3]
+
+
 def test_machine_that_finds_no_first_one_says_where_it_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nodes, "JOIN_S", 0.3)
     with pytest.raises(WorkerError, match=r"found no first machine within 0.3 s: there is no file of it in '"):
-        join(SECOND, tmp_path, "settings", "")
+        join(SECOND, tmp_path, SETTINGS, "")
     port = _open()
     with nodes._listening(port, FIRST, tmp_path):
         address = ("127.0.0.1", 1)
         with pytest.raises(WorkerError, match=r"127\.0\.0\.1:1 does not answer"):
-            join(replace(SECOND, address=address), tmp_path, "settings", "")
+            join(replace(SECOND, address=address), tmp_path, SETTINGS, "")
 
 
 @pytest.mark.parametrize(
     ("change", "settings", "message"),
     [
-        ({"code": {"torch": "1.0"}}, "settings", r"runs other code than .*: torch 1\.0 instead of \S+\. Fix: the same"),
-        ({}, "others", r"was started with other settings than .*\. Fix: the same command on all machines"),
+        ({"code": {"torch": "1.0"}}, SETTINGS, r"runs other code than .*: torch 1\.0 instead of \S+\. Fix: the same"),
+        (
+            {},
+            {"ratio": 0.7, "data": {"name": "planted", "limit": None}},
+            r"was started with other settings than \S+: ratio=0\.7 instead of 0\.5; data\.limit=null instead of "
+            r"missing\. Fix: the same command on all machines",
+        ),
         (
             {"number": 5},
-            "settings",
+            SETTINGS,
             r"has the number 5, which another one has, or which is not among 1 to 1\. Fix",
         ),
     ],
 )
 def test_machines_that_do_not_fit_together_end_with_the_difference(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], settings: str, message: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: dict[str, Any],
+    settings: Mapping[str, Any],
+    message: str,
 ) -> None:
     usual = nodes.this_node
 
-    def introduced(number: int | None, settings: str) -> nodes.Node:
+    def introduced(number: int | None, settings: Mapping[str, Any]) -> nodes.Node:
         node = usual(number, settings)
         return node if number == 0 else replace(node, **{**change, "code": {**node.code, **change.get("code", {})}})
 
@@ -195,7 +237,7 @@ def test_first_machine_that_is_lost_ends_the_others(tmp_path: Path) -> None:
 
 def test_machine_that_is_lost_while_it_works_is_named_at_once(tmp_path: Path) -> None:
     def leave() -> None:
-        first = join(SECOND, tmp_path, "settings", "")
+        first = join(SECOND, tmp_path, SETTINGS, "")
         with first:
             first.receive()
 
@@ -415,7 +457,7 @@ def test_first_machine_that_does_not_answer_is_given_up_in_time(
         )
         started = time.monotonic()
         with pytest.raises(nodes.NotJoinedError, match=r"127\.0\.0\.1:\d+ does not answer: nothing within 0\.3 s"):
-            join(SECOND, tmp_path, "settings", "")
+            join(SECOND, tmp_path, SETTINGS, "")
         for sock in waiting:
             sock.close()
     assert time.monotonic() - started < 5
@@ -429,11 +471,11 @@ def test_message_of_a_machine_that_found_no_first_one_has_every_address_and_the_
     nodes._write(path, {"addresses": ["127.0.0.2", "127.0.0.1"], "port": 1, "key": "00" * 32})
     refused = r"127.0.0.2:1 does not answer: .*refused; 127.0.0.1:1 does not answer: .*refused. It is not the first one"
     with pytest.raises(WorkerError, match=refused + " itself: cannot listen"):
-        join(SECOND, tmp_path, "settings", "cannot listen")
+        join(SECOND, tmp_path, SETTINGS, "cannot listen")
     path.unlink()
     path.mkdir()  # root may read any file
     with pytest.raises(WorkerError, match=r"its file cannot be read: .*Is a directory"):
-        join(SECOND, tmp_path, "settings", "")
+        join(SECOND, tmp_path, SETTINGS, "")
 
 
 def _free() -> int:

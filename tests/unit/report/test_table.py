@@ -9,8 +9,18 @@ from typing import Any
 import pytest
 
 from cotpress.evaluation.config import EvaluationConfig
-from cotpress.records import BASE, PREDICTIONS_FILE, Interval, Origin, Prediction, System, SystemResult, TrainingSet
-from cotpress.report.table import csv_table, markdown_table, notes, plain_table
+from cotpress.records import (
+    AT_RATIO_ONE,
+    BASE,
+    PREDICTIONS_FILE,
+    Interval,
+    Origin,
+    Prediction,
+    System,
+    SystemResult,
+    TrainingSet,
+)
+from cotpress.report.table import WIDTH, csv_table, markdown_table, notes, plain_table
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.store.tables import write_records
 from cotpress.tasks.systems import Examinee, measure
@@ -54,6 +64,39 @@ def test_student_of_first_solutions_was_asked_for_no_ratio() -> None:
     table = table_of(row("Original", 1.0, 220), own)
     assert " own/0.62/1.20^" in plain_table(table)
     assert "1 of 1 compressed students write LONGER (^): first_solution at own (x1.20)" in notes(table)
+
+
+def _given(name: str, ratio: float, origin: Origin, generated: float) -> SystemResult:
+    identity = System(name=name, origin=origin, ratio=ratio)
+    return replace(row(name, ratio, None), identity=identity, generated_ratio=generated, generated_against=AT_RATIO_ONE)
+
+
+def test_model_that_is_only_compared_with_itself_has_no_generated_ratio_in_the_table() -> None:
+    given, shorter = _given("mine", 1.0, Origin.given, 1.0), _given("BeConcise", 1.0, Origin.baseline, 0.95)
+    alone = table_of(given)
+    assert " 1/1.00/- " in plain_table(alone)
+    assert notes(alone) == ["written is relative to Original, which is not in the table"]
+    asked = table_of(shorter, given, _given("mine", 0.5, Origin.given, 0.7))
+    lines = plain_table(asked).splitlines()[3:6]
+    assert [line.split()[1] for line in lines] == ["1/1.00/0.95", "1/1.00/-", "0.5/0.50/0.70"]
+    assert notes(asked)[-1] == (
+        "written is relative to Original, which is not in the table; relative to the same model at ratio 1: BeConcise "
+        "at 1, mine at 0.5"
+    )
+    beside = table_of(replace(row("Original", 1.0, 9), generated_ratio=1.0, generated_against="Original"), given)
+    assert " 1/1.00/1.00 " in plain_table(beside).splitlines()[4]
+    assert not any(note.startswith("written") for note in notes(beside))
+
+
+def test_names_are_whole_in_documents_and_tell_rows_apart_on_a_terminal() -> None:
+    names = [f"cts compression.granularity={unit} data.limit_of_all_traces=60" for unit in ("step", "word")]
+    wide = Interval(value=12345.6, low=11111.1, high=13333.3, n=9)
+    table = table_of(*(replace(row(name, 0.5, 9), mean_tokens=wide, accuracy_difference=wide) for name in names))
+    assert all(f"| {name} |" in markdown_table(table) for name in names)
+    shown = [line for line in plain_table(table).splitlines() if line.startswith("cts")]
+    assert max(map(len, shown)) <= WIDTH
+    assert ["step" in line for line in shown] == [True, False]
+    assert ["word" in line for line in shown] == [False, True]
 
 
 def trained(system: str, ratio: float, number: int, **traces: Any) -> SystemResult:

@@ -14,6 +14,7 @@ from cotpress.compression import export as exporting
 from cotpress.config import CompressConfig, register_schemas, to_objects
 from cotpress.errors import ConfigError
 from cotpress.records import CompressedTrace, Trace
+from cotpress.store.artifacts import fingerprint
 from cotpress.store.tables import read_records
 from cotpress.tasks import compress as task
 from cotpress.tasks.checks import check
@@ -154,15 +155,38 @@ def test_exports_without_output_lie_below_output_root_each_in_a_folder_of_its_ow
     assert {p.name for p in outputs[2].iterdir()} == {"README.md", "compressed.openai.jsonl", "manifest.json"}
 
 
-@pytest.mark.parametrize("other", ["ratio=0.7", "export=openai", "scorer=head", "compression=mixed", "seed=1"])
-def test_another_export_into_the_same_folder_is_refused_before_any_work(run: Run, tmp_path: Path, other: str) -> None:
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ("ratio=0.7", r"ratio=0\.5 instead of 0\.7"),
+        ("export=openai", "export=trl instead of openai"),
+        ("scorer=head", ".*scorer.name=random instead of head.*"),
+        ("compression=mixed", r"compression.mixed_ratios=\[\] instead of \[1\.0, .*"),
+        ("seed=1", r".*\bseed=42 instead of 1.*"),
+    ],
+)
+def test_another_export_into_the_same_folder_is_refused_before_any_work(
+    run: Run, tmp_path: Path, other: str, told: str
+) -> None:
     output = run(f"output={tmp_path / 'out'}")
     before = {path: path.read_bytes() for path in output.iterdir()}
     artifacts = sorted((tmp_path / "outputs" / "artifacts").rglob("*"))
-    with pytest.raises(ConfigError, match=r"output: .* holds the export of other settings\. Fix: output=DIR"):
+    with pytest.raises(ConfigError, match=rf"output: .* holds the export of other settings: {told}\. Fix: output=DIR"):
         run(f"output={tmp_path / 'out'}", other)
     assert {path: path.read_bytes() for path in output.iterdir()} == before
     assert sorted((tmp_path / "outputs" / "artifacts").rglob("*")) == artifacts
+
+
+def test_export_of_an_earlier_release_with_the_hash_of_its_settings_is_repeated(run: Run, tmp_path: Path) -> None:
+    output = run(f"output={tmp_path / 'out'}")
+    manifest = _manifest(output)
+    earlier = {**manifest, "settings": fingerprint(manifest["settings"])}
+    (output / "manifest.json").write_text(json.dumps(earlier))
+    run(f"output={tmp_path / 'out'}")
+    assert _manifest(output) == manifest
+    (output / "manifest.json").write_text(json.dumps(earlier))
+    with pytest.raises(ConfigError, match=r"holds the export of other settings\. Fix: output=DIR"):
+        run(f"output={tmp_path / 'out'}", "ratio=0.7")
 
 
 def test_the_same_export_is_repeated_in_its_folder(run: Run, tmp_path: Path) -> None:

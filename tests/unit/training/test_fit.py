@@ -83,39 +83,72 @@ def test_killed_and_resumed_run_equals_the_undisturbed_one(
         assert torch.equal(resumed[name], value), name
 
 
+@pytest.fixture
+def interrupts():
+    """Ctrl-C as at a terminal; a test in the background starts with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 @pytest.mark.parametrize("at", ["between two steps", "between two micro-batches"])
-def test_sigterm_saves_what_is_done_before_the_next_micro_batch(
-    tiny_config, store, examples, tune, hardware, tracker, tmp_path, monkeypatch, at
+@pytest.mark.parametrize(
+    ("number", "raised", "by"), [(signal.SIGTERM, Terminated, "SIGTERM"), (signal.SIGINT, KeyboardInterrupt, "Ctrl-C")]
+)
+def test_signal_saves_what_is_done_before_the_next_micro_batch(
+    tiny_config, store, examples, tune, hardware, tracker, tmp_path, monkeypatch, caplog, at, number, raised, by
 ):
     arguments = (tiny_config, store, examples, tune, replace(hardware, tokens_per_batch=40))
     whole = _train(*arguments, tracker, tmp_path / "whole")
     hardware.checkpoint_every_s = 3600.0
     arguments = (tiny_config, store, examples, tune, replace(hardware, tokens_per_batch=40))
-    forward, passes, handler = LossOfModel.forward, [], signal.getsignal(signal.SIGTERM)
+    forward, passes, handler = LossOfModel.forward, [], signal.getsignal(number)
 
     def counted(module, batch):
         passes.append(batch)
         if len(passes) == 7:  # in the third step
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         return forward(module, batch)
 
     def interrupted(module, batch, index):
         if index == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
 
     with monkeypatch.context() as patched:
         if at == "between two steps":
             patched.setattr(SftModule, "on_train_batch_start", interrupted)
         else:
             patched.setattr(LossOfModel, "forward", counted)
-        with pytest.raises(Terminated, match=r"sft: stopped after step \d+ of 10"):
+        with pytest.raises(raised, match=rf"sft: stopped after step \d+ of 10 by {by}") as stopped:
             _train(*arguments, tracker, tmp_path / "stopped")
+    assert stopped.type is raised
+    assert f"by {by}; that is saved, and the same command goes on from there" in caplog.text
     assert len(passes) in (0, 7), "no pass after the signal"
     assert steps_saved(tmp_path / "stopped") >= 1
-    assert signal.getsignal(signal.SIGTERM) == handler
+    assert signal.getsignal(number) == handler
     resumed = _train(*arguments, tracker, tmp_path / "stopped")
     assert _losses(tmp_path / "stopped") == _losses(tmp_path / "whole")
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+
+
+@pytest.mark.usefixtures("interrupts")
+def test_second_ctrl_c_ends_a_training_at_once(
+    tiny_config, store, examples, tune, hardware, tracker, tmp_path, monkeypatch
+):
+    hardware.checkpoint_every_s = 3600.0
+
+    def interrupted(module, batch, index):
+        if index == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            raise AssertionError("the second one was noted only")
+
+    monkeypatch.setattr(SftModule, "on_train_batch_start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _train(tiny_config, store, examples, tune, hardware, tracker, tmp_path)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert not list((tmp_path / SCRATCH).glob("checkpoint-*"))
 
 
 def test_sigterm_after_the_last_micro_batch_saves_the_last_step(

@@ -1,0 +1,56 @@
+"""Tables of texts: names that are too long keep what tells them apart."""
+
+import pytest
+
+from cotpress.store.grid import Grid, shortened
+
+STEP, WORD = "cts granularity=step data.num_traces=60", "cts granularity=word data.num_traces=60"
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (39, [STEP, WORD, "Original"]),
+        (38, ["cts granularity=step num_traces=60", "cts granularity=word num_traces=60", "Original"]),
+        (20, ["cts step 60", "cts word 60", "Original"]),
+        (8, ["cts…p 60", "cts…d 60", "Original"]),
+        (6, ["c…p 60", "c…d 60", "Or…nal"]),
+    ],
+)
+def test_long_names_lose_groups_then_keys_then_a_part_that_does_not_tell_them_apart(
+    width: int, expected: list[str]
+) -> None:
+    assert list(shortened([STEP, WORD, "Original"], width).values()) == expected
+
+
+def test_part_that_is_left_out_is_not_the_one_that_differs() -> None:
+    names = [f"reference-of-{kind}-with-all-of-the-data" for kind in ("one", "two", "three")]
+    shown = shortened([*names, "reference-of-one-with-all-of-the-date"], 20)
+    assert len(set(shown.values())) == 4
+    assert max(map(len, shown.values())) <= 20
+    assert all(text.startswith("reference") and "…" in text for text in shown.values())
+
+
+def test_keys_stay_where_values_alone_would_be_the_same_name() -> None:
+    shown = shortened(["cts first_setting=5", "cts other_setting=5"], 12)
+    assert list(shown.values()) == ["cts f…ting=5", "cts o…ting=5"]
+
+
+def test_names_that_no_part_tells_apart_have_their_hash() -> None:
+    middle = [f"{'a' * 20}{'b' * n}{'a' * 20}" for n in (1, 2)]
+    first, second = shortened(middle, 10).values()
+    assert first != second
+    assert "~" in first
+    assert len(first) == len(second) == 10
+
+
+def test_line_has_the_width_that_is_asked_for_and_the_grid_its_whole_names() -> None:
+    grid = Grid(("System", "n"), ((STEP, "1"), (WORD, "22"), ("Original", "333")))
+    assert grid.plain().splitlines()[2] == f"{STEP}    1"
+    assert [line.split("  ")[0] for line in grid.plain(24).splitlines()[2:]] == [
+        "cts step 60",
+        "cts word 60",
+        "Original",
+    ]
+    assert grid.fitted(24).narrowest(99) <= 24
+    assert STEP in grid.markdown()
