@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cotpress.data.planted import Half
+from cotpress.data.planted import Half, Length
 from cotpress.data.planted import traces as planted
 from cotpress.errors import ArtifactError, DataError
 from cotpress.fidelity.metrics import Bootstrap, build_case
@@ -30,7 +30,7 @@ def noise(trace: Trace, offsets: np.ndarray) -> np.ndarray:
 
 
 def held_out(number: int) -> list[Trace]:
-    return planted(num_traces=number, families=[], difficulty=1, redundancy=1.0, seed=5, half=Half.evaluation)
+    return planted(num_traces=number, families=[], length=Length.short, seed=5, half=Half.evaluation)
 
 
 @pytest.fixture
