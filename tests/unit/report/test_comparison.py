@@ -162,7 +162,8 @@ def test_random_is_distinguished_by_its_cut_but_not_by_the_scorer_beside_it(tmp_
             settings = {"scorer": {"name": scorer}, "reference": {"for": scorer}, "compression": {"granularity": unit}}
             run(tmp_path / f"{unit}-{scorer}", "Random", "Original", seed=seed, settings=settings)
     assert seeds_of(tmp_path) == {
-        "Random compression.granularity=word": [1, 2], "Random compression.granularity=step": [1, 2], "Original": [1, 2],
+        "Random compression.granularity=word": [1, 2], "Random compression.granularity=step": [1, 2],
+        "Original": [1, 2],
     }  # fmt: skip
 
 
