@@ -54,6 +54,7 @@ class Level(NamedTuple):
         dead_end_steps: Calculations of a withdrawn attempt, which stands before each step that has another operator
             than the one before it; 0 leaves them out.
         num_reviews: Number of times that all steps are gone over at the end.
+        signs: Operators of changes and comparisons.
         regroups: True if digits may carry and borrow.
         max_new_tokens: Budget of an answer, in tokens of SmolLM2: half more than the longest thinking and response.
     """
@@ -61,14 +62,17 @@ class Level(NamedTuple):
     num_steps: int
     dead_end_steps: int
     num_reviews: int
+    signs: str
     regroups: bool
     max_new_tokens: int
 
 
 LEVELS = {
-    Length.short: Level(num_steps=2, dead_end_steps=0, num_reviews=1, regroups=False, max_new_tokens=320),
-    Length.long: Level(num_steps=5, dead_end_steps=1, num_reviews=1, regroups=True, max_new_tokens=900),
-    Length.very_long: Level(num_steps=12, dead_end_steps=2, num_reviews=2, regroups=True, max_new_tokens=2600),
+    Length.short: Level(num_steps=2, dead_end_steps=0, num_reviews=1, signs="+", regroups=False, max_new_tokens=320),
+    Length.long: Level(num_steps=5, dead_end_steps=1, num_reviews=1, signs="+-", regroups=True, max_new_tokens=900),
+    Length.very_long: Level(
+        num_steps=12, dead_end_steps=2, num_reviews=2, signs="+-", regroups=True, max_new_tokens=2600
+    ),
 }
 """Levels by length."""
 LEAST, MOST, MAX_FACTOR = 10, 99, 4
@@ -192,10 +196,10 @@ def _story(
 ) -> Story:
     """A story of `facts` and the `steps` that they imply, then gains and losses of `quantity`."""
     changes: list[Step] = []
-    for _ in range(level.num_steps - len(steps)):
-        signs = [sign for sign in "+-" if _operands(level, quantity, sign)]
-        sign = rng.choice(signs)
-        n = rng.choice(_operands(level, quantity, sign))
+    for num_left in reversed(range(level.num_steps - len(steps))):
+        allowed = {sign: _operands(level, quantity, sign, num_left) for sign in level.signs}
+        sign = rng.choice([sign for sign, operands in allowed.items() if operands])
+        n = rng.choice(allowed[sign])
         reason, clauses = ("it gets more", scene.gains) if sign == "+" else ("it gets less", scene.losses)
         changes.append(Step(quantity, sign, n, rng.choice(clauses).format(n=n, **voice), reason))
         quantity = changes[-1].result
@@ -204,9 +208,19 @@ def _story(
 
 
 @cache
-def _operands(level: Level, left: int, sign: str) -> tuple[int, ...]:
-    """Numbers that may follow `left` and the operator at this level."""
-    return tuple(right for right in range(LEAST, MOST + 1) if _is_allowed(level, left, sign, right))
+def _operands(level: Level, left: int, sign: str, num_left: int) -> tuple[int, ...]:
+    """Numbers that may follow `left` and the operator where `num_left` changes of the result come after it."""
+    return tuple(
+        right
+        for right in range(LEAST, MOST + 1)
+        if _is_allowed(level, left, sign, right) and _has_room(level, _OPERATORS[sign](left, right), num_left)
+    )
+
+
+@cache
+def _has_room(level: Level, quantity: int, num_left: int) -> bool:
+    """True if a quantity may change so many times."""
+    return num_left == 0 or any(_operands(level, quantity, sign, num_left - 1) for sign in level.signs)
 
 
 def _is_allowed(level: Level, left: int, sign: str, right: int) -> bool:
@@ -223,7 +237,7 @@ def _is_allowed(level: Level, left: int, sign: str, right: int) -> bool:
 def change(scene: Scene, rng: random.Random, level: Level) -> Story:
     """A quantity grows and shrinks."""
     voice = scene.voice(rng)
-    start = rng.randint(LEAST, MOST)
+    start = rng.choice([n for n in range(LEAST, MOST + 1) if _has_room(level, n, level.num_steps)])
     return _story(rng, level, scene, voice, facts=[scene.opening.format(n=start, **voice)], quantity=start)
 
 
@@ -231,7 +245,7 @@ def groups(scene: Scene, rng: random.Random, level: Level) -> Story:
     """Equal groups, `{groups}` of `{n}` each, are multiplied; the product changes."""
     voice = scene.voice(rng)
     count = rng.randint(2, MAX_FACTOR)
-    size = rng.choice(_operands(level, count, "*"))
+    size = rng.choice(_operands(level, count, "*", level.num_steps - 1))
     product = Step(count, "*", size, scene.groups.format(groups=count, n=size, **voice), "each of them counts")
     opening = scene.opening.format(groups=count, n=size, **voice)
     return _story(rng, level, scene, voice, facts=[opening], steps=[product], quantity=product.result)
@@ -241,7 +255,8 @@ def compare(scene: Scene, rng: random.Random, level: Level) -> Story:
     """A second person has more or fewer, both are added up, and the sum changes."""
     (first, _), (second, _) = rng.sample(PEOPLE, 2)
     voice = {"who": first, "he": "they", "unit": rng.choice(scene.units)}
-    sign, comparative = rng.choice((("-", "fewer"), ("+", "more")))
+    sign = rng.choice(level.signs)
+    comparative = "more" if sign == "+" else "fewer"
     start, n = rng.choice(_compared(level, sign))
     other = Step(start, sign, n, f"{second} has {n} {comparative} than {first}", f"{second} has {comparative}")
     total = Step(other.result, "+", start, f"{first} has {start}", "they count together")
@@ -255,8 +270,9 @@ def _compared(level: Level, sign: str) -> tuple[tuple[int, int], ...]:
     return tuple(
         (start, n)
         for start in range(LEAST, MOST + 1)
-        for n in _operands(level, start, sign)
+        for n in _operands(level, start, sign, 0)
         if _is_allowed(level, _OPERATORS[sign](start, n), "+", start)
+        and _has_room(level, _OPERATORS[sign](start, n) + start, level.num_steps - 2)
     )
 
 
@@ -288,6 +304,11 @@ FAMILIES = {
     "boxes": Family(partial(groups, Scene(
         opening="there are {groups} boxes with {n} {unit} each", groups="{groups} boxes hold {n} each",
         gains=("{n} are added",), losses=("{n} are taken out",), ask="How many {unit} are there?", units=ITEMS,
+    ))),
+    "bags": Family(partial(groups, Scene(
+        opening="{who} has {groups} bags with {n} {unit} each", groups="{groups} bags have {n} each",
+        gains=("{he} buys {n}", "{he} finds {n}"), losses=("{he} sells {n}", "{he} loses {n}"),
+        ask="How many {unit} does {he} have?", units=ITEMS, person=True,
     ))),
     "compare": Family(partial(compare, Scene(
         opening="{who} has {n} {unit}", gains=("{he} buy {n}",), losses=("{he} sell {n}",),
