@@ -1,10 +1,10 @@
 """Built-in data: word problems, their solutions, and R1-style thinking with a label for every character.
 
-A thinking restates the question, computes each step, checks it by the inverse calculation, goes over all steps again,
-and states the answer; longer ones also try a wrong operator first and withdraw it. Only the equations of the steps are
-essential. The content follows from the story by rules (`LEVELS`); only the wording is drawn. So a model that decodes
-greedily writes the same redundancy as the traces that it was trained on, and there is something to compress in it.
-Redundancy that is drawn at a rate below one half never appears in greedy answers.
+A thinking restates the question, computes each step, checks it by the inverse calculation, states the answer, goes over
+all steps again, and states it once more; longer ones also try a wrong operator first and withdraw it. Only the
+equations of the steps are essential. The content follows from the story by rules (`LEVELS`); only the wording is drawn.
+So a model that decodes greedily writes the same redundancy as the traces that it was trained on, and there is something
+to compress in it. Redundancy that is drawn at a rate below one half never appears in greedy answers.
 
 Start, operands and results have two digits, factors one. Short stories only add up, without carrying, which a model of
 135 M parameters learns from few traces. A new family of problems is an entry of `FAMILIES`.
@@ -351,6 +351,7 @@ DEAD_ENDS = ("Maybe {wrong}? No, {reason}.", "Is it {wrong}? Wait, no, {reason}.
 CHECKS = ("Let me check: {inverse}.", "To verify: {inverse}.", "Checking: {inverse}.")
 CONFIRMATIONS = ("Yes.", "Right.", "Okay.")
 REVIEWS = ("Wait, let me go over it again:", "Hmm, once more from the start:", "Let me go through it again:")
+ANSWERS = ("So the answer is {answer}.", "Then the answer is {answer}.")
 CLOSINGS = ("So the answer is {answer}.", "That makes {answer}.", "So it is {answer}.")
 
 
@@ -371,6 +372,7 @@ class ThinkingWriter:
             self._step(step, first=number == 0)
             self._say(CHECKS, "double_check", inverse=step.inverse)
             self._say(CONFIRMATIONS, "double_check")
+        self._say(ANSWERS, "closing", answer=story.answer)
         for _ in range(level.num_reviews):
             self._say(REVIEWS, "repeat")
             self._add(f"{', then '.join(step.equation for step in story.steps)}.", "repeat")

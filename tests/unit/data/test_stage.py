@@ -64,7 +64,7 @@ def test_planted_traces_keep_their_labels_through_the_artifact(store: ArtifactSt
 def test_planted_problems_are_written(store: ArtifactStore) -> None:
     problems = read_records(stage.problems(benchmark(), store).file("problems.parquet"), Problem)
     assert len(problems) == 14
-    assert len({p.family for p in problems}) == 7
+    assert len({p.family for p in problems}) == 8
 
 
 @pytest.mark.parametrize("group", ["data", "labelled"])

@@ -55,7 +55,7 @@ def test_labels_as_scores_are_perfect_and_kept_up_to_the_ratio(
     assert (row.main.value, row.main.low, row.main.high, row.main.n) == (1.0, 1.0, 1.0, 12)
     assert row.metrics["AP"].value == 1.0
     assert {kind: i.value for kind, i in row.kinds.items()} == dict.fromkeys(row.kinds, 1.0)
-    assert {"operand", "operator", "result", "restatement", "connective", "hesitation"} <= set(row.kinds)
+    assert {"operand", "operator", "result", "restatement", "event", "hesitation"} <= set(row.kinds)
     expected = []
     for trace in traces:
         marks = essential(trace, tokenize_with_offsets(tokenizer, trace.thinking)[1])

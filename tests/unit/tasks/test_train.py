@@ -119,7 +119,7 @@ def test_other_modes_train_each_system_on_what_it_has(
     "settings", [["ratio=0.7"], ["compression.granularity=token"], ["compression.mode=mask_loss"]], ids=str
 )
 def test_random_is_the_student_of_the_same_run_with_random_scores(students: Students, settings: list[str]) -> None:
-    beside = students("scorer=position", "ratio=0.5", *settings, "evaluation.baselines=[random]")
+    beside = students("scorer=head", "ratio=0.5", *settings, "evaluation.baselines=[random]")
     alone = students("scorer=random", "ratio=0.5", *settings, "evaluation.baselines=[random]")
     (control,) = (artifact for title, (artifact, _) in beside.items() if title.startswith("Random"))
     (own,) = alone.values()
@@ -128,8 +128,8 @@ def test_random_is_the_student_of_the_same_run_with_random_scores(students: Stud
 
 
 def test_random_with_a_marker_learns_from_the_same_mixed_ratios(students: Students) -> None:
-    mixed = students("compression=mixed", "scorer=position", "evaluation.baselines=[random]")
-    assert set(mixed) == {"Random (mixed)", "position (mixed)"}
+    mixed = students("compression=mixed", "scorer=head", "evaluation.baselines=[random]")
+    assert set(mixed) == {"Random (mixed)", "head (mixed)"}
 
 
 def test_random_learns_from_the_questions_of_the_scorer(students: Students) -> None:
