@@ -458,7 +458,7 @@ def test_an_installed_plugin_that_cannot_be_used_is_named_and_left_out(
     app.main(COMPRESS, ROOT / "conf")
     SCORERS.pop("jsonl", None)
     shown = capsys.readouterr()
-    assert "  * jsonl " in shown.out
+    assert "\n    jsonl " in shown.out
     assert f"warning: entry point 'one' of group 'cotpress.data' ({taken}) is left out: " in shown.err
     assert "warning: entry point 'two' of group 'cotpress.data' (no_such_package) is left out: " in shown.err
     assert "jsonl" not in choice_lines("data")
