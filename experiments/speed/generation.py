@@ -3,7 +3,7 @@
 Both write greedy answers with the same weights to the same questions, under the same budgets and in batches of the
 same size. An untuned model writes to any budget in nearly every row, which no fine-tuned student does: with one budget
 for all, no row would ever end before the others. So the budget of each row is the length of the completion that a
-student is trained to write for that question (built-in traces of all three difficulties, mixed). Plain `generate` has
+student is trained to write for that question (short and long built-in traces, mixed). Plain `generate` has
 one budget per batch, the largest in it, as it runs until the last row of a batch has ended.
 
 Both functions load the model themselves, so that each can run in a process of its own: `peak_rss_bytes` is the peak of
@@ -19,12 +19,12 @@ from typing import Any, TypedDict
 
 import torch
 
-from cotpress.data.planted import traces
+from cotpress.data.planted import Length, traces
 from cotpress.generation.backends import Request
 from cotpress.generation.hf import TransformersBackend
 from cotpress.prompts import ChatConfig, ChatFormat
 
-DIFFICULTIES, SEED = (1, 2, 3), 11
+LENGTHS, SEED = (Length.short, Length.long), 11
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +51,9 @@ def workload(checkpoint: Path, num_prompts: int) -> tuple[list[list[int]], list[
     from transformers import AutoTokenizer
 
     written = ChatFormat(AutoTokenizer.from_pretrained(checkpoint), ChatConfig(system=""))
-    per_level = -(-num_prompts // len(DIFFICULTIES))
+    per_length = -(-num_prompts // len(LENGTHS))
     made = [
-        trace
-        for difficulty in DIFFICULTIES
-        for trace in traces(num_traces=per_level, families=[], difficulty=difficulty, redundancy=1.0, seed=SEED)
+        trace for length in LENGTHS for trace in traces(num_traces=per_length, families=[], length=length, seed=SEED)
     ]
     random.Random(SEED).shuffle(made)
     chosen = made[:num_prompts]

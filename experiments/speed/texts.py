@@ -7,6 +7,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cotpress.data.planted import Length
 from cotpress.data.planted import traces as planted
 from cotpress.errors import DataError
 from cotpress.modeling.alignment import tokenize_with_offsets
@@ -86,7 +87,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def _built_in(seed: int) -> list[Row]:
-    made = planted(num_traces=PIECES, families=[], difficulty=3, redundancy=1.5, seed=seed)
+    made = planted(num_traces=PIECES, families=[], length=Length.long, seed=seed)
     return [Row(id=t.id, question=t.question, thinking=t.thinking, response=t.response, answer=t.answer) for t in made]
 
 

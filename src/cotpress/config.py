@@ -30,6 +30,7 @@ from cotpress.data.config import (
     ThoughtAnchorsConfig,
     TruthConfig,
 )
+from cotpress.data.planted import LEVELS, Length
 from cotpress.devices.config import Shard, TrainerConfig
 from cotpress.distill.config import DistillConfig, LlmDistillConfig
 from cotpress.errors import ConfigError, did_you_mean
@@ -501,24 +502,31 @@ def register_schemas() -> None:
         store.store(name=name, node=schema, group=group or None)
         _registered[path] = schema
     store_choices(store)
-    _register_resolver()
+    _register_resolvers()
 
 
-def _register_resolver() -> None:
-    """Register resolvers with OmegaConf.
+def _register_resolvers() -> None:
+    """Register functions of the YAML files with OmegaConf.
 
     `${recipe:NAME}` is a value of the recipe (`tuning`) of the model that is tuned, `${usual_ratio:}` the ratio of a
-    command that names none.
+    command that names none, `${planted_budget:LENGTH}` the budget of answers to built-in problems of a length.
     """
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("recipe", _recipe, replace=True)
     OmegaConf.register_new_resolver("usual_ratio", _usual_ratio, replace=True)
+    OmegaConf.register_new_resolver("planted_budget", _planted_budget, replace=True)
 
 
 def _usual_ratio(*, _root_: "DictConfig") -> float:
     """1 where traces have a length of their own, so that no ratio applies, and otherwise `USUAL_RATIO`."""
     return 1.0 if _root_.compression.mode is Mode.first_solution else USUAL_RATIO
+
+
+def _planted_budget(length: Length | str) -> int:
+    """The budget of an answer; a wrong length, which is refused later, has that of the shortest."""
+    name = length.name if isinstance(length, Length) else length
+    return next((level.max_new_tokens for key, level in LEVELS.items() if key.name == name), 1)
 
 
 def _recipe(name: str, *, _parent_: "DictConfig", _root_: "DictConfig") -> object:
@@ -564,7 +572,7 @@ def to_objects(config: "DictConfig") -> EntryConfig:
     """
     from omegaconf import OmegaConf
 
-    _register_resolver()  # in the worker of a launcher
+    _register_resolvers()  # in the worker of a launcher
     missing = sorted(missing_keys(config))
     if missing:
         raise ConfigError(f"no value for {', '.join(missing)}. Fix: give it on the command line, {missing[0]}=VALUE")

@@ -240,6 +240,7 @@ class Origin(Enum):
     scorer = "scorer"  # student trained on traces that were compressed, by a scorer or at their first solution
     original = "original"  # student trained on the whole traces
     shortest = "shortest"  # student trained on the shortest right ones of several answers to the same questions
+    random = "random"  # student trained on traces that were cut at random, otherwise as those of the scorer
     base = "base"  # model without training
     baseline = "baseline"  # model prompted or cut off to write less, without training for it
     given = "given"  # model or adapter that the user names
@@ -283,8 +284,8 @@ class System:
 
     @property
     def is_baseline(self) -> bool:
-        """True if no scorer takes part in the system."""
-        return self.origin in (Origin.original, Origin.shortest, Origin.base, Origin.baseline)
+        """True if the scorer of the run takes no part in the system."""
+        return self.origin not in (Origin.scorer, Origin.given)
 
     @property
     def is_untuned(self) -> bool:
@@ -307,6 +308,8 @@ class System:
 ORIGINAL = System(name="Original", origin=Origin.original, ratio=1.0)
 BASE = System(name="Base", origin=Origin.base, ratio=1.0)
 SHORTEST = System(name="Shortest", origin=Origin.shortest, ratio=1.0)
+RANDOM = "Random"
+"""Name of the student of traces that were cut at random."""
 
 
 AT_RATIO_ONE = "ratio 1"

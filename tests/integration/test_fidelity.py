@@ -47,7 +47,7 @@ def test_jobs_write_results_and_tables(folder: Path) -> None:
     assert markdown.read_text().count("| cts | lora |") == 2  # once by measure, once by kind of token
     with table.open() as handle:
         kinds = {row["kind"] for row in csv.DictReader(handle)}
-    assert {"operand", "operator", "result", "restatement", "hesitation", "double_check", "connective"} <= kinds
+    assert {"operand", "operator", "result", "restatement", "hesitation", "double_check", "event"} <= kinds
 
 
 def test_interval_of_random_scores_covers_one_half(folder: Path) -> None:

@@ -41,7 +41,7 @@ class Sweep:
     """Two scorers over planted traces and one trace with markup, their compressed rows, and the page."""
 
     def __init__(self, root: Path) -> None:
-        traces = list(planted.traces(num_traces=12, families=[], difficulty=1, redundancy=1.0, seed=1))
+        traces = list(planted.traces(num_traces=12, families=[], length=planted.Length.short, seed=1))
         nasty = Trace(id="<b>nasty</b>", question="<i>q</i>", thinking=NASTY, response="", answer="2", family="<u>")
         self.traces = [*traces, nasty]
         self.world = World(root, self.traces)
@@ -225,7 +225,7 @@ def test_run_without_artifacts_says_why_there_is_no_viewer(browser: Browser, tmp
 
 @pytest.mark.slow
 def test_200_traces_of_3000_tokens_open_in_under_3_seconds(browser: Browser, tmp_path: Path) -> None:
-    parts = [t.thinking for t in planted.traces(num_traces=400, families=[], difficulty=1, redundancy=1.0, seed=2)]
+    parts = [t.thinking for t in planted.traces(num_traces=400, families=[], length=planted.Length.short, seed=2)]
     world = World(tmp_path, _long_traces(parts))
     for scorer in ("cts", "tokenskip", "random"):
         world.run(scorer, 0.5, world.compressed(scorer, 0.5))

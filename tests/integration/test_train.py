@@ -129,7 +129,7 @@ def test_mixed_ratio_student_is_trained_once_for_all_ratios(command: Command, fo
 
 def test_full_evaluation_shows_every_baseline_and_trains_no_further_student(command: Command, folder: Path) -> None:
     before = len(list((folder / "artifacts" / "sft").iterdir()))
-    done = command("train.py", "scorer=cts", "ratio=0.7", "name=full", *SMALL[:-1])
+    done = command("train.py", "scorer=cts", "ratio=0.7", "name=full", *SMALL[:-1], "evaluation=papers")
     assert done.returncode == 0, done.stderr[-3000:]
     rows = json.loads((_run_dir(folder, "full") / "results.json").read_text())["rows"]
     assert [(row["system"], row["target_ratio"]) for row in rows] == [

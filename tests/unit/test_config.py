@@ -302,7 +302,7 @@ def _run(*arguments: str, script: str = "train.py", cwd: Path) -> subprocess.Com
         ("benchmark.extractor=digit", "allowed: math, number, integer, letter"),
         ("compression.granularity=sentence", "allowed: token, word, step, paragraph, segment"),
         ("compression.allocation=equal", "allowed: fixed, threshold, budget"),
-        ("evaluation.baselines=[lc]", "allowed: base, original, ratio_one, be_concise"),
+        ("evaluation.baselines=[lc]", "allowed: base, original, random, ratio_one, be_concise"),
         ("trainer.head_loss=fused", "allowed: auto, chunked, plain, linear_cross_entropy, liger"),
         ("ratio=-0.1", "ratio: got -0.1, allowed: a number in [0, 1]"),
     ],
@@ -430,7 +430,7 @@ TEXT = ["data=jsonl", "data.path=x", "data.field=context"]
             "which no server loads on request. Fix: generation@evaluation.generation=vllm",
         ),
         ("train.py", ["until=sfd"], "got 'sfd', allowed: data, distill, reference, score, compress, sft"),
-        ("train.py", ["evaluation.instructions.lc_prompt=short"], "a text with {percent} in it"),
+        ("train.py", ["evaluation=papers", "evaluation.instructions.lc_prompt=short"], "a text with {percent} in it"),
         ("evaluate.py", ["evaluation=default"], "Fix: evaluation=checkpoint or evaluation=full_checkpoint"),
         ("evaluate.py", ["generation@evaluation.generation=server"], "no value for evaluation.generation.base_url"),
         ("fidelity.py", ["truth=plantd"], "truth: unknown choice 'plantd'. Did you mean 'planted'?"),
@@ -472,7 +472,7 @@ def _asked(*overrides: str) -> BenchmarkConfig:
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_every_benchmark_can_be_asked_as_in_either_paper(name: str) -> None:
-    budgets = {"planted": (128, 128), "gsm8k": (32768, 512)}
+    budgets = {"planted": (320, 320), "gsm8k": (32768, 512)}
     sampled, greedy = (_asked(f"benchmark={name}", f"benchmark.protocol={paper}") for paper in ("cts", "tokenskip"))
     assert (sampled.followed.temperature, sampled.followed.top_p) == (0.6, 0.95)
     assert (greedy.followed.temperature, greedy.followed.top_p) == (0.0, 1.0)

@@ -419,13 +419,13 @@ def test_the_worker_of_a_launcher_loads_the_plugins_of_the_command(
 def test_a_command_ends_with_one_message_if_a_plugin_has_the_name_of_a_choice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    name = _plugin(tmp_path, monkeypatch, MODULE.format(name="planted"))
-    monkeypatch.setattr(sys, "argv", ["compress.py", f"plugins=[{name}]", "data=planted"])
+    name = _plugin(tmp_path, monkeypatch, MODULE.format(name="jsonl"))
+    monkeypatch.setattr(sys, "argv", ["compress.py", f"plugins=[{name}]", "data=jsonl"])
     with pytest.raises(SystemExit) as ended:
         app.main(COMPRESS, ROOT / "conf")
-    SCORERS.pop("planted")
+    SCORERS.pop("jsonl")
     assert ended.value.code == 2
-    assert f"data=planted: the plugin {name} registers a name that cotpress has already" in capsys.readouterr().err
+    assert f"data=jsonl: the plugin {name} registers a name that cotpress has already" in capsys.readouterr().err
 
 
 def test_a_folder_in_a_path_field_is_checksummed(tmp_path: Path) -> None:
@@ -448,7 +448,7 @@ def test_an_installed_plugin_that_cannot_be_used_is_named_and_left_out(
     import importlib.metadata
     from importlib.metadata import EntryPoint, EntryPoints
 
-    taken = _plugin(tmp_path, monkeypatch, MODULE.format(name="planted"))
+    taken = _plugin(tmp_path, monkeypatch, MODULE.format(name="jsonl"))
     points = [
         EntryPoint(name=name, value=value, group="cotpress.data")
         for name, value in (("one", taken), ("two", "no_such_package"))
@@ -456,12 +456,12 @@ def test_an_installed_plugin_that_cannot_be_used_is_named_and_left_out(
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda: EntryPoints(points))
     monkeypatch.setattr(sys, "argv", ["compress.py", "--help", "data"])
     app.main(COMPRESS, ROOT / "conf")
-    SCORERS.pop("planted", None)
+    SCORERS.pop("jsonl", None)
     shown = capsys.readouterr()
-    assert "  * planted " in shown.out
+    assert "\n    jsonl " in shown.out
     assert f"warning: entry point 'one' of group 'cotpress.data' ({taken}) is left out: " in shown.err
     assert "warning: entry point 'two' of group 'cotpress.data' (no_such_package) is left out: " in shown.err
-    assert "planted" not in choice_lines("data")
+    assert "jsonl" not in choice_lines("data")
 
 
 @pytest.mark.parametrize("scorer", [lambda config: None, type("Plain", (), {}), CtsConfig, 3])

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 _KEY = "experiment"
+_WITHOUT_STUDENTS = {
+    "all": "all_checkpoint", "default": "checkpoint", "papers": "full_checkpoint", "students": "checkpoint"
+}  # fmt: skip
+"""Choices of `evaluation` for the rows of a run, and what stands for them in evaluate.py, which trains no students."""
 
 
 def with_experiments(arguments: Sequence[str], entry: str, conf: Path) -> list[str]:
@@ -106,7 +110,7 @@ class _Command:
                 left_out += [choice] * (part != choice)
                 defaults.append(f"/{_KEY}/{part}")
             elif isinstance(choice, str) or not self._lacks(place := _place(*choice)):
-                defaults.append(choice)
+                defaults.append(choice if isinstance(choice, str) else self._without_students(choice))
             else:
                 left_out.append(place.partition(".")[0])
         left_out += [key for key in experiment if self._lacks(key)]

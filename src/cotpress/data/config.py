@@ -10,6 +10,7 @@ from omegaconf import MISSING
 
 from cotpress.answers.extraction import Extractor
 from cotpress.data.columns import is_place
+from cotpress.data.planted import Length
 from cotpress.errors import ConfigError, require
 from cotpress.generation.config import GenerationConfig
 from cotpress.modeling.config import BASE_WEIGHTS, ORIGINAL_WEIGHTS
@@ -17,7 +18,6 @@ from cotpress.settings import Amount, Count, InputPath, Natural, Rule, interval
 
 _ENDING = re.compile(r"\.(jsonl|ndjson|json|csv|parquet)(\.(gz|zst))?$", re.IGNORECASE)
 _Prompt = Annotated[str, Rule(lambda text: "{question}" in text, "a text with {question} in it")]
-Difficulty = Annotated[int, Rule(lambda number: number in (1, 2, 3), "1, 2 or 3")]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -49,10 +49,8 @@ class PlantedDataConfig(DataConfig):
     """Traces to generate, validation included."""
     families: list[str] = field(default_factory=list)
     """Problem families; empty means all training families."""
-    difficulty: Difficulty = 1
-    """1 (two steps, small numbers) to 3 (four steps, larger numbers)."""
-    redundancy: Amount = 1.0
-    """Amount of planted redundancy relative to the default, >= 0; 0 leaves only the equations."""
+    length: Length = Length.short
+    """short (two steps, 120 to 180 tokens of thinking), long (five, about 450) or very_long (twelve, up to 1,500)."""
     seed: Natural = MISSING
     """Seed of the generator."""
 
@@ -267,8 +265,8 @@ class PlantedBenchmarkConfig(BenchmarkConfig):
     """Problems to generate."""
     families: list[str] = field(default_factory=list)
     """Problem families; empty means all, those held out of training included."""
-    difficulty: Difficulty = 1
-    """1 (two steps, small numbers) to 3 (four steps, larger numbers)."""
+    length: Length = Length.short
+    """short (two steps, 120 to 180 tokens of thinking), long (five, about 450) or very_long (twelve, up to 1,500)."""
     seed: Natural = 2_000_003
     """Seed of the generator. With any seed, no problem has the numbers of a training trace."""
 
@@ -422,10 +420,8 @@ class PlantedTruthConfig(TruthConfig):
     """Traces to generate."""
     families: list[str] = field(default_factory=list)
     """Problem families; empty means all training families."""
-    difficulty: Difficulty = 1
-    """1 (two steps, small numbers) to 3 (four steps, larger numbers)."""
-    redundancy: Amount = 1.0
-    """Amount of planted redundancy relative to the default, >= 0."""
+    length: Length = Length.short
+    """short (two steps, 120 to 180 tokens of thinking), long (five, about 450) or very_long (twelve, up to 1,500)."""
     seed: Natural = 3_000_017
     """Seed of the generator. With any seed, no problem has the numbers of a training trace."""
 

@@ -12,8 +12,7 @@ Every question of a trace is compared with those of all problems, strictest firs
   runs that occur more than ten times in its training data;
 - numbers: a built-in trace with the start, operators and operands of a built-in problem. Built-in questions are made
   from templates, which have runs of 13 words in common for other numbers, so `ngram` is not tried between two of them.
-
-All but the last show the problem itself and can be removed; the last shows another story with the same calculation.
+  The generator makes no such pair (`planted.half_of`); it is looked for all the same.
 """
 
 import dataclasses
@@ -43,8 +42,7 @@ PHRASE_PROBLEMS = 3
 MIN_WRAPPED_TOKENS = 3
 """Words, numbers and operators of the shortest problem that is looked for among the sentences of a question."""
 EXACT, NORMALIZED, WRAPPED, NGRAM, NUMBERS = "exact", "normalized", "wrapped", "ngram", "numbers"
-REMOVED = (EXACT, NORMALIZED, WRAPPED, NGRAM)
-KINDS = (*REMOVED, NUMBERS)
+KINDS = (EXACT, NORMALIZED, WRAPPED, NGRAM, NUMBERS)
 """Kinds of matches, the strictest first."""
 MATCHES_FILE = "matches.parquet"
 
@@ -148,12 +146,11 @@ def decontaminated(
         DataError: No trace is left for training.
     """
     matched = read_records(found.file(MATCHES_FILE), Match)
-    shown = [match for match in matched if match.kind in REMOVED]
     if matched and store.first_time(f"{group}: {found.key}"):
         log.warning("%s=%s: %s", group, name, _told(matched, found.facts, benchmark, group, remove=remove))
-    if not (shown and remove):
+    if not (matched and remove):
         return traces
-    left_out = {match.trace: match.kind for match in shown}
+    left_out = {match.trace: match.kind for match in matched}
 
     def produce(folder: Path) -> Summary:
         splits, empty = Counter[str](), Counter[str]()
@@ -189,14 +186,12 @@ def _told(matched: Sequence[Match], facts: Mapping[str, Any], benchmark: str, gr
             num_traces, num_problems = (facts[f"matched_{name}s"].get(match.kind, 0) for name in ("trace", "problem"))
             example = f"{match.trace!a} and {match.problem!a}"
             counts[match.kind] = f"{match.kind} {num_traces} with {num_problems} problems (e.g. {example})"
-    shown = ", ".join(counts[kind] for kind in REMOVED if kind in counts)
+    shown = ", ".join(counts[kind] for kind in KINDS if kind in counts)
     fate = f"left out; {group}.decontaminate=false keeps them" if remove else "kept"
-    parts = [f"{shown}: {fate}"] if shown else []
-    parts += [f"{counts[NUMBERS]}: other stories with the same calculation, kept"] if NUMBERS in counts else []
     num_traces = len({match.trace for match in matched})
     return (
         f"{num_traces} of {facts['traces']} traces overlap with the {facts['problems']} problems of "
-        f"benchmark={benchmark}: {'; '.join(parts)}"
+        f"benchmark={benchmark}: {shown}: {fate}"
     )
 
 

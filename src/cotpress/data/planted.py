@@ -1,12 +1,15 @@
 """Built-in data: word problems, their solutions, and R1-style thinking with a label for every character.
 
-Numbers are small on purpose: a model of 135 M parameters learns the lowest difficulty from two hundred examples, so the
-accuracy shows the cost of a compression. A new family of problems is an entry of `FAMILIES`.
+A thinking restates the question, computes each step, checks it by the inverse calculation, states the answer, goes over
+all steps again, and states it once more; longer ones also try a wrong operator first and withdraw it. Only the
+equations of the steps are essential. The content follows from the story by rules (`LEVELS`); only the wording is drawn.
+So a model that decodes greedily writes the same redundancy as the traces that it was trained on, and there is something
+to compress in it. Redundancy that is drawn at a rate below one half never appears in greedy answers.
 
-The essential part of a thinking is the chain of equations. The rest is planted redundancy: openings, restated facts,
-repeated results, hesitation, withdrawn attempts (dead ends), double-checks and a closing remark.
+Start, operands and results have two digits, factors one. Short stories only add up, without carrying, which a model of
+135 M parameters learns from few traces. A new family of problems is an entry of `FAMILIES`.
 
-Data are deterministic by seed, no question comes twice, and training and evaluation have no problem in common (see
+Data are deterministic by seed, no question comes twice, and training and evaluation have no calculation in common (see
 `half_of`). Every story has its own random stream, so the first hundred traces of a larger set are the set of a hundred.
 """
 
@@ -17,7 +20,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 from cotpress.errors import ConfigError, did_you_mean
@@ -30,23 +33,53 @@ PEOPLE = (
 """Names and the pronouns that go with them."""
 
 _OPERATORS: dict[str, Callable[[int, int], int]] = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+_INVERSES = {"+": "-", "-": "+", "*": "/"}
+
+
+class Length(Enum):
+    """Length of the built-in stories and of the thinking about them."""
+
+    short = "short"
+    """Two steps, 120 to 180 tokens of thinking: learnt on a CPU by a model of 135 M parameters."""
+    long = "long"
+    """Five steps with withdrawn attempts, about 450 tokens."""
+    very_long = "very_long"
+    """Twelve steps with withdrawn attempts that go on for a step, up to 1,500 tokens: for GPUs."""
 
 
 class Level(NamedTuple):
-    """A level of difficulty: calculations per story (at least 2), and the largest numbers in it."""
+    """Rules for the content of a thinking.
+
+    Attributes:
+        num_steps: Calculations per story, at least 2.
+        dead_end_steps: Calculations of a withdrawn attempt, which stands before each step that has another operator
+            than the one before it; 0 leaves them out.
+        num_reviews: Number of times that all steps are gone over at the end.
+        max_new_tokens: Budget of an answer, in tokens of SmolLM2: half more than the longest thinking and response.
+        signs: Operators of changes and comparisons.
+        factors: Numbers of equal groups. Two groups are added up, more are multiplied.
+        regroups: True if digits may carry and borrow.
+    """
 
     num_steps: int
-    max_start: int
-    max_operand: int
-    max_factor: int
+    dead_end_steps: int
+    num_reviews: int
+    max_new_tokens: int
+    signs: str = "+-"
+    factors: tuple[int, ...] = (2, 3, 4)
+    regroups: bool = True
 
 
 LEVELS = {
-    1: Level(num_steps=2, max_start=12, max_operand=6, max_factor=4),
-    2: Level(num_steps=3, max_start=12, max_operand=9, max_factor=5),
-    3: Level(num_steps=4, max_start=20, max_operand=12, max_factor=9),
+    Length.short: Level(
+        num_steps=2, dead_end_steps=0, num_reviews=1, max_new_tokens=320, signs="+", factors=(2,), regroups=False
+    ),
+    Length.long: Level(num_steps=5, dead_end_steps=1, num_reviews=1, max_new_tokens=900),
+    Length.very_long: Level(num_steps=12, dead_end_steps=2, num_reviews=2, max_new_tokens=2600),
 }
-"""Levels by difficulty."""
+"""Levels by length."""
+LEAST, MOST = 10, 99
+"""Bounds of all numbers but those of equal groups."""
 
 
 class Step(NamedTuple):
@@ -54,7 +87,7 @@ class Step(NamedTuple):
 
     Attributes:
         operator: `+`, `-` or `*`.
-        event: Event of the story, as a clause for the middle of a sentence, e.g. `he gives away 3`.
+        event: Event of the story, as a clause for the middle of a sentence, e.g. `he gives away 13`.
         reason: Reason for the operator, e.g. `it gets less`; ends a withdrawn attempt.
     """
 
@@ -69,19 +102,35 @@ class Step(NamedTuple):
         """Value of the calculation."""
         return _OPERATORS[self.operator](self.left, self.right)
 
+    @property
+    def equation(self) -> str:
+        """The calculation with its result."""
+        return f"{self.left} {self.operator} {self.right} = {self.result}"
+
+    @property
+    def inverse(self) -> str:
+        """The inverse calculation, which leads from the result back to the left number."""
+        return f"{self.result} {_INVERSES[self.operator]} {self.right} = {self.left}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
     """A word problem with its solution.
 
     Attributes:
-        opening: The first fact of the question, as a clause for the middle of a sentence.
+        facts: The facts and events of the question in order, as clauses for the middle of a sentence.
+        ask: The last sentence of the question.
         steps: Calculations in order; the last result is the answer.
     """
 
-    question: str
-    opening: str
+    facts: tuple[str, ...]
+    ask: str
     steps: tuple[Step, ...]
+
+    @property
+    def question(self) -> str:
+        """Text of the problem."""
+        return " ".join([*(f"{_sentence(clause)}." for clause in self.facts), self.ask])
 
     @property
     def answer(self) -> int:
@@ -90,9 +139,9 @@ class Story:
 
     @property
     def solution(self) -> str:
-        """Response after the thinking: all steps as one calculation, read from left to right."""
-        operations = "".join(f" {step.operator} {step.right}" for step in self.steps)
-        return f"{self.steps[0].left}{operations} = \\boxed{{{self.answer}}}"
+        """Response after the thinking: the steps one after the other, each with its event."""
+        steps = [f"{_sentence(_after(i, step))}: {step.equation}." for i, step in enumerate(self.steps)]
+        return " ".join([*steps, f"The answer is \\boxed{{{self.answer}}}."])
 
     @property
     def numbers(self) -> tuple[str | int, ...]:
@@ -133,6 +182,11 @@ def _sentence(clause: str) -> str:
     return clause[0].upper() + clause[1:]
 
 
+def _after(number: int, step: Step) -> str:
+    """The event of a step; every one but the first is connected with the one before."""
+    return f"then {step.event}" if number else step.event
+
+
 def _story(
     rng: random.Random,
     level: Level,
@@ -143,49 +197,99 @@ def _story(
     steps: Sequence[Step] = (),
     quantity: int,
 ) -> Story:
-    """A story of `facts` and the `steps` that they imply, then gains and losses of `quantity`, which stays above 0."""
+    """A story of `facts` and the `steps` that they imply, then gains and losses of `quantity`."""
     changes: list[Step] = []
-    for _ in range(level.num_steps - len(steps)):
-        loses = quantity > 2 and rng.random() < 0.5
-        n = rng.randint(2, min(level.max_operand, quantity - 1) if loses else level.max_operand)
-        sign, reason = ("-", "it gets less") if loses else ("+", "it gets more")
-        event = rng.choice(scene.losses if loses else scene.gains).format(n=n, **voice)
-        changes.append(Step(quantity, sign, n, event, reason))
+    for num_left in reversed(range(level.num_steps - len(steps))):
+        allowed = {sign: _operands(level, quantity, sign, num_left) for sign in level.signs}
+        sign = rng.choice([sign for sign, operands in allowed.items() if operands])
+        n = rng.choice(allowed[sign])
+        reason, clauses = ("it gets more", scene.gains) if sign == "+" else ("it gets less", scene.losses)
+        changes.append(Step(quantity, sign, n, rng.choice(clauses).format(n=n, **voice), reason))
         quantity = changes[-1].result
-    events = [f"then {step.event}" if number else step.event for number, step in enumerate(changes)]
-    sentences = [f"{_sentence(clause)}." for clause in (*facts, *events)]
-    return Story(question=" ".join([*sentences, scene.ask.format(**voice)]), opening=facts[0], steps=(*steps, *changes))
+    events = [_after(number, step) for number, step in enumerate(changes)]
+    return Story(facts=(*facts, *events), ask=scene.ask.format(**voice), steps=(*steps, *changes))
+
+
+@cache
+def _operands(level: Level, left: int, sign: str, num_left: int) -> tuple[int, ...]:
+    """Numbers that may follow `left` and the operator where `num_left` changes of the result come after it."""
+    return tuple(
+        right
+        for right in range(LEAST, MOST + 1)
+        if _is_allowed(level, left, sign, right) and _has_room(level, _OPERATORS[sign](left, right), num_left)
+    )
+
+
+@cache
+def _has_room(level: Level, quantity: int, num_left: int) -> bool:
+    """True if a quantity may change so many times."""
+    return num_left == 0 or any(_operands(level, quantity, sign, num_left - 1) for sign in level.signs)
+
+
+def _is_allowed(level: Level, left: int, sign: str, right: int) -> bool:
+    """True if the result has two digits and, where the level does not regroup, no digit carries or borrows."""
+    if not LEAST <= _OPERATORS[sign](left, right) <= MOST:
+        return False
+    if level.regroups:
+        return True
+    # A factor, which has one digit, multiplies each digit of the other number.
+    pairs = zip(divmod(left, 10) if sign != "*" else (left, left), divmod(right, 10), strict=True)
+    return all(0 <= _OPERATORS[sign](one, other) <= 9 for one, other in pairs)
 
 
 def change(scene: Scene, rng: random.Random, level: Level) -> Story:
     """A quantity grows and shrinks."""
     voice = scene.voice(rng)
-    start = rng.randint(3, level.max_start)
+    start = rng.choice([n for n in range(LEAST, MOST + 1) if _has_room(level, n, level.num_steps)])
     return _story(rng, level, scene, voice, facts=[scene.opening.format(n=start, **voice)], quantity=start)
 
 
 def groups(scene: Scene, rng: random.Random, level: Level) -> Story:
-    """Equal groups, `{groups}` of `{n}` each, are multiplied; the product changes."""
+    """Equal groups, `{groups}` of `{n}` each, are counted together; their sum changes."""
     voice = scene.voice(rng)
-    count, size = rng.randint(2, level.max_factor), rng.randint(2, level.max_factor)
-    event = scene.groups.format(groups=count, n=size, **voice)
-    product = Step(count, "*", size, event, "each of them counts")
+    count = rng.choice(level.factors)
+    size = rng.choice(_sizes(level, count))
+    left, sign = _counted(count, size)
+    total = Step(left, sign, size, scene.groups.format(groups=count, n=size, **voice), "each of them counts")
     opening = scene.opening.format(groups=count, n=size, **voice)
-    return _story(rng, level, scene, voice, facts=[opening], steps=[product], quantity=product.result)
+    return _story(rng, level, scene, voice, facts=[opening], steps=[total], quantity=total.result)
+
+
+def _counted(count: int, size: int) -> tuple[int, str]:
+    """Left number and operator that lead from the size of equal groups to their sum."""
+    return (size, "+") if count == 2 else (count, "*")
+
+
+@cache
+def _sizes(level: Level, count: int) -> tuple[int, ...]:
+    """Sizes of so many equal groups."""
+    sizes = ((size, *_counted(count, size)) for size in range(LEAST, MOST + 1))
+    return tuple(size for size, left, sign in sizes if size in _operands(level, left, sign, level.num_steps - 1))
 
 
 def compare(scene: Scene, rng: random.Random, level: Level) -> Story:
     """A second person has more or fewer, both are added up, and the sum changes."""
     (first, _), (second, _) = rng.sample(PEOPLE, 2)
     voice = {"who": first, "he": "they", "unit": rng.choice(scene.units)}
-    start = rng.randint(3, level.max_start)
-    fewer = rng.random() < 0.5
-    n = rng.randint(2, min(level.max_operand, start - 1) if fewer else level.max_operand)
-    sign, comparative = ("-", "fewer") if fewer else ("+", "more")
+    sign = rng.choice(level.signs)
+    comparative = "more" if sign == "+" else "fewer"
+    start, n = rng.choice(_compared(level, sign))
     other = Step(start, sign, n, f"{second} has {n} {comparative} than {first}", f"{second} has {comparative}")
     total = Step(other.result, "+", start, f"{first} has {start}", "they count together")
     facts = [scene.opening.format(n=start, **voice), other.event]
     return _story(rng, level, scene, voice, facts=facts, steps=[other, total], quantity=total.result)
+
+
+@cache
+def _compared(level: Level, sign: str) -> tuple[tuple[int, int], ...]:
+    """Pairs of a first person's number and the difference of the second, whose numbers may be added up."""
+    return tuple(
+        (start, n)
+        for start in range(LEAST, MOST + 1)
+        for n in _operands(level, start, sign, 0)
+        if _is_allowed(level, _OPERATORS[sign](start, n), "+", start)
+        and _has_room(level, _OPERATORS[sign](start, n) + start, level.num_steps - 2)
+    )
 
 
 ITEMS = ("apples", "books", "cards", "pens", "coins", "cookies", "stamps", "balls", "eggs", "shells")
@@ -217,6 +321,11 @@ FAMILIES = {
         opening="there are {groups} boxes with {n} {unit} each", groups="{groups} boxes hold {n} each",
         gains=("{n} are added",), losses=("{n} are taken out",), ask="How many {unit} are there?", units=ITEMS,
     ))),
+    "bags": Family(partial(groups, Scene(
+        opening="{who} has {groups} bags with {n} {unit} each", groups="{groups} bags have {n} each",
+        gains=("{he} buys {n}", "{he} finds {n}"), losses=("{he} sells {n}", "{he} loses {n}"),
+        ask="How many {unit} does {he} have?", units=ITEMS, person=True,
+    ))),
     "compare": Family(partial(compare, Scene(
         opening="{who} has {n} {unit}", gains=("{he} buy {n}",), losses=("{he} sell {n}",),
         ask="How many {unit} do they have together?", units=ITEMS,
@@ -226,8 +335,8 @@ FAMILIES = {
         ask="How many guests are in the {unit}?", units=("hotel", "hostel", "cabin", "lodge"),
     )), held_out=True),
     "shelves": Family(partial(groups, Scene(
-        opening="a shop has {groups} shelves with {n} {unit} each", groups="{groups} shelves hold {n} each",
-        gains=("{n} are delivered",), losses=("{n} are sold",), ask="How many {unit} does the shop have?",
+        opening="there are {groups} shelves with {n} {unit} each", groups="{groups} shelves hold {n} each",
+        gains=("{n} are delivered",), losses=("{n} are sold",), ask="How many {unit} are there?",
         units=("jars", "bottles", "toys", "lamps"),
     )), held_out=True),
 }  # fmt: skip
@@ -235,50 +344,39 @@ FAMILIES = {
 TRAINING_FAMILIES = [name for name, family in FAMILIES.items() if not family.held_out]
 
 
-class Filler(NamedTuple):
-    """Redundant sentences; `rate` is their expected number at redundancy 1, per step or per thinking text."""
-
-    rate: float
-    kind: str
-    texts: tuple[str, ...]
-
-
-OPENING = Filler(
-    1.0, "hesitation", ("Okay, let me see.", "Okay, let me think.", "Hmm, let me see.", "Alright, let me see.")
-)
-SITUATION = Filler(0.15, "restatement", ("So {fact}.", "The question says that {fact}."))
-REPEAT = Filler(0.1, "repeat", ("That makes {result}.", "So now it is {result}."))
-HESITATION = Filler(0.1, "hesitation", ("Hmm, okay.", "Wait, is that right? Yes.", "Hmm, let me see."))
-DEAD_END = Filler(
-    0.1, "dead_end", ("Maybe {left} {wrong} {right}? No, {reason}.", "Wait, {left} {wrong} {right}? No, {reason}.")
-)
-DOUBLE_CHECK = Filler(
-    0.4, "double_check", ("Wait, let me double-check:", "Let me double-check that:", "Hmm, let me verify:")
-)
+OPENINGS = ("Okay, let me see.", "Okay, let me think.", "Hmm, let me see.", "Alright, let me think.")
+RESTATEMENTS = ("So {facts}.", "The question says that {facts}.", "I know that {facts}.")
+FIRST, NEXT = ("First, ", "At first ", "To begin, "), ("Then ", "Next, ", "After that ")
+DEAD_ENDS = ("Maybe {wrong}? No, {reason}.", "Is it {wrong}? Wait, no, {reason}.")
+CHECKS = ("Let me check: {inverse}.", "To verify: {inverse}.", "Checking: {inverse}.")
 CONFIRMATIONS = ("Yes.", "Right.", "Okay.")
-CLOSING = Filler(0.7, "repeat", ("So the answer is {answer}.",))
-RESTATEMENT_RATE = 0.9
+REVIEWS = ("Wait, let me go over it again:", "Hmm, once more from the start:", "Let me go through it again:")
+ANSWERS = ("So the answer is {answer}.", "Then the answer is {answer}.")
+CLOSINGS = ("So the answer is {answer}.", "That makes {answer}.", "So it is {answer}.")
 
 
 class ThinkingWriter:
-    """Writes one thinking text about a story; redundancy 0 leaves only the equations."""
+    """Writes one thinking text about a story; `rng` draws the wording."""
 
-    def __init__(self, rng: random.Random, redundancy: float) -> None:
-        self._rng, self._redundancy = rng, redundancy
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
         self._text, self._spans = "", list[Span]()
 
-    def write(self, story: Story) -> tuple[str, tuple[Span, ...]]:
+    def write(self, story: Story, level: Level) -> tuple[str, tuple[Span, ...]]:
         """The thinking text and its labels, which cover it without gap or overlap."""
-        self._fill(OPENING)
-        self._fill(SITUATION, fact=story.opening)
+        self._say(OPENINGS, "hesitation")
+        self._say(RESTATEMENTS, "restatement", facts=", ".join(story.facts))
         for number, step in enumerate(story.steps):
+            if number and step.operator != story.steps[number - 1].operator:
+                self._dead_end(step, story.steps[number + 1 :], level.dead_end_steps)
             self._step(step, first=number == 0)
-        for _ in range(self._count(DOUBLE_CHECK.rate)):
-            step = self._rng.choice(story.steps)
-            self._add(self._rng.choice(DOUBLE_CHECK.texts), DOUBLE_CHECK.kind)
-            self._add(f"{step.left} {step.operator} {step.right} = {step.result}.", DOUBLE_CHECK.kind)
-            self._add(self._rng.choice(CONFIRMATIONS), DOUBLE_CHECK.kind)
-        self._fill(CLOSING, answer=story.answer)
+            self._say(CHECKS, "double_check", inverse=step.inverse)
+            self._say(CONFIRMATIONS, "double_check")
+        self._say(ANSWERS, "closing", answer=story.answer)
+        for _ in range(level.num_reviews):
+            self._say(REVIEWS, "repeat")
+            self._add(f"{', then '.join(step.equation for step in story.steps)}.", "repeat")
+        self._say(CLOSINGS, "closing", answer=story.answer)
         return self._text, tuple(self._spans)
 
     def _add(self, text: str, kind: str, *, essential: bool = False, glue: str = " ") -> None:
@@ -287,32 +385,28 @@ class ThinkingWriter:
         self._text += (glue if self._text else "") + text
         self._spans.append(Span(start=start, end=len(self._text), kind=kind, essential=essential))
 
-    def _count(self, rate: float) -> int:
-        expected = rate * self._redundancy
-        return int(expected) + (self._rng.random() < expected % 1)
+    def _say(self, texts: Sequence[str], kind: str, **values: object) -> None:
+        self._add(self._rng.choice(texts).format(**values), kind)
 
-    def _fill(self, filler: Filler, **values: object) -> None:
-        for _ in range(self._count(filler.rate)):
-            self._add(self._rng.choice(filler.texts).format(**values), filler.kind)
+    def _dead_end(self, step: Step, later: Sequence[Step], num_steps: int) -> None:
+        """Try the wrong one of plus and minus, go on with it for some steps, and withdraw it."""
+        quantity, tried = step.left, []
+        for number, tested in enumerate([step, *later][:num_steps]):
+            sign = tested.operator if number else "+" if step.operator == "-" else "-"
+            result = _OPERATORS[sign](quantity, tested.right)
+            tried.append(f"{quantity} {sign} {tested.right} = {result}")
+            quantity = result
+        if tried:
+            self._say(DEAD_ENDS, "dead_end", wrong=", and ".join(tried), reason=f"{step.event}, {step.reason}")
 
     def _step(self, step: Step, *, first: bool) -> None:
-        for _ in range(self._count(DEAD_END.rate)):
-            wrong = self._rng.choice([symbol for symbol in "+-" if symbol != step.operator])
-            text = self._rng.choice(DEAD_END.texts)
-            self._add(text.format(left=step.left, right=step.right, wrong=wrong, reason=step.reason), DEAD_END.kind)
-        if self._count(RESTATEMENT_RATE):
-            if not first:
-                self._add("Then", "connective")
-            self._add(_sentence(step.event) if first else step.event, "restatement")
-            self._add("so", "connective", glue=", ")
+        self._add(f"{self._rng.choice(FIRST if first else NEXT)}{step.event}, so", "event")
         for part, kind in (
             (step.left, "operand"), (step.operator, "operator"), (step.right, "operand"),
             ("=", "operator"), (step.result, "result"),
         ):  # fmt: skip
             self._add(str(part), kind, essential=True)
-        self._add(".", "connective", glue="")
-        self._fill(REPEAT, result=step.result)
-        self._fill(HESITATION)
+        self._add(".", "event", glue="")
 
 
 MAX_DRAWS = 3000
@@ -326,12 +420,13 @@ class Half(Enum):
     evaluation = "evaluation"
 
 
-def half_of(family: str, story: Story) -> Half:
-    """The half that the numbers of a story belong to; names and things do not matter.
+def half_of(story: Story) -> Half:
+    """The half that the numbers of a story belong to; family, names and things do not matter.
 
-    Training and evaluation draw from different halves, so they have no problem in common, whatever the seeds.
+    Training and evaluation draw from different halves, so they have no calculation in common, whatever the families,
+    sizes and seeds.
     """
-    digest = hashlib.sha256(f"{family}:{story.numbers}".encode()).digest()
+    digest = hashlib.sha256(str(story.numbers).encode()).digest()
     return Half.evaluation if digest[0] % 2 else Half.training
 
 
@@ -344,7 +439,8 @@ def calculation(family: str, question: str) -> tuple[str, ...]:
         sign = "-" if any(clause in sentence for clause in losing) else "+"
         parts += [part for number in re.findall(r"\d+", sentence) for part in (sign, number)]
     if scene.groups:
-        parts[2:3] = ["*"]
+        left, parts[2] = _counted(int(parts[1]), int(parts[3]))
+        parts[1] = str(left)
     if family == "compare":  # the first person's number is also added to the second's
         parts[4:4] = ["+", *parts[1:2]]
     return tuple(parts[1:])
@@ -352,7 +448,7 @@ def calculation(family: str, question: str) -> tuple[str, ...]:
 
 def settings_of(config: Any) -> dict[str, Any]:
     """The arguments of `traces` or `problems` that a configuration of planted data holds."""
-    names = ("num_traces", "num_problems", "families", "difficulty", "redundancy", "seed")
+    names = ("num_traces", "num_problems", "families", "length", "seed")
     return {name: getattr(config, name) for name in names if hasattr(config, name)}
 
 
@@ -360,8 +456,7 @@ def traces(
     *,
     num_traces: int,
     families: Sequence[str],
-    difficulty: int,
-    redundancy: float,
+    length: Length,
     seed: int,
     half: Half = Half.training,
     group: str = "data",
@@ -375,9 +470,9 @@ def traces(
     """
     prefix = "train" if half is Half.training else "truth"
     made = []
-    stories = _stories(num_traces, "traces", families or TRAINING_FAMILIES, difficulty, seed, half, group)
+    stories = _stories(num_traces, "traces", families or TRAINING_FAMILIES, length, seed, half, group)
     for index, (family, story, rng) in enumerate(stories):
-        thinking, spans = ThinkingWriter(rng, redundancy).write(story)
+        thinking, spans = ThinkingWriter(rng).write(story, LEVELS[length])
         made.append(
             Trace(
                 id=f"{prefix}-{family}-{index:05d}",
@@ -396,7 +491,7 @@ def problems(
     *,
     num_problems: int,
     families: Sequence[str],
-    difficulty: int,
+    length: Length,
     seed: int,
     half: Half = Half.evaluation,
     group: str = "benchmark",
@@ -406,7 +501,7 @@ def problems(
     No families means all of the evaluation half (the held-out ones included), or all training families of the other.
     """
     prefix, allowed = ("eval", list(FAMILIES)) if half is Half.evaluation else ("ask", TRAINING_FAMILIES)
-    stories = _stories(num_problems, "problems", families or allowed, difficulty, seed, half, group)
+    stories = _stories(num_problems, "problems", families or allowed, length, seed, half, group)
     return [
         Problem(id=f"{prefix}-{family}-{index:05d}", question=story.question, answer=str(story.answer), family=family)
         for index, (family, story, _) in enumerate(stories)
@@ -414,7 +509,7 @@ def problems(
 
 
 def _stories(
-    count: int, unit: str, families: Sequence[str], difficulty: int, seed: int, half: Half, group: str
+    count: int, unit: str, families: Sequence[str], length: Length, seed: int, half: Half, group: str
 ) -> Iterator[tuple[str, Story, random.Random]]:
     """`count` different stories, each with its family and the random stream that continues with its thinking.
 
@@ -430,8 +525,8 @@ def _stories(
     while len(seen) < count:
         family = active[len(seen) % len(active)]
         rng = random.Random(f"{seed}:{half.value}:{len(seen)}")
-        draws = (FAMILIES[family].draw(rng, LEVELS[difficulty]) for _ in range(MAX_DRAWS))
-        story = next((s for s in draws if s.question not in seen and half_of(family, s) is half), None)
+        draws = (FAMILIES[family].draw(rng, LEVELS[length]) for _ in range(MAX_DRAWS))
+        story = next((s for s in draws if s.question not in seen and half_of(s) is half), None)
         if story is not None:
             seen.add(story.question)
             yield family, story, rng
@@ -440,5 +535,5 @@ def _stories(
         if not active:
             raise ConfigError(
                 f"{group}.num_{unit}: got {count}, but {', '.join(families)} have no further question after "
-                f"{len(seen)}. Fix: ask for fewer, for more families or for a higher difficulty."
+                f"{len(seen)}. Fix: ask for fewer, for more families or for data of another length."
             )

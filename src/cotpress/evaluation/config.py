@@ -18,6 +18,9 @@ class Baseline(Enum):
     """The untuned model."""
     original = "original"
     """A student of the same recipe, trained on the uncompressed traces."""
+    random = "random"
+    """A student of the same recipe, trained on the same traces cut at random: the control of the scorer, with its
+    ratio, unit and all other settings of `compression`."""
     ratio_one = "ratio_one"
     """The same student at ratio 1, the reference of its ActRatio; only for a student with a control marker."""
     be_concise = "be_concise"
@@ -41,7 +44,7 @@ class Baseline(Enum):
 
 SHORTENED_TO_RATIO = {Baseline.lc_prompt, Baseline.truncation, Baseline.budget_forcing}
 """Baselines that need no training and use the ratio of the run."""
-TRAINED = {Baseline.original, Baseline.shortest}
+TRAINED = {Baseline.original, Baseline.random, Baseline.shortest}
 """Baselines that are students, which evaluate.py does not train."""
 
 

@@ -181,7 +181,14 @@ class _Answering:
 
         def complete(batches: Sequence[Batch], label: str) -> list[float]:
             sampling = first.protocol.sampling or GREEDY
-            return ask(batches, lambda: self._backend(first), label=label, unit="answers", sampling=sampling)
+            return ask(
+                batches,
+                lambda: self._backend(first),
+                label=label,
+                unit="answers",
+                sampling=sampling,
+                decoded=self.chat.decoded,
+            )
 
         context = first.protocol.context_tokens
         seconds = complete(

@@ -12,7 +12,7 @@ from itertools import combinations
 from typing import Any
 
 from cotpress.errors import ArtifactError
-from cotpress.records import PREDICTIONS_FILE, Prediction, System, SystemResult, Unit
+from cotpress.records import PREDICTIONS_FILE, Origin, Prediction, System, SystemResult, Unit
 from cotpress.report.published import Published, published
 from cotpress.report.results import Run, RunResults
 from cotpress.store.artifacts import fingerprint
@@ -168,6 +168,13 @@ def _comparison(model: str, benchmark: str, confidence: float, runs: Sequence[Ru
     )  # fmt: skip
 
 
+def _without_effect(system: System) -> frozenset[str]:
+    """Return the groups of settings that a system does not depend on."""
+    if system.origin is Origin.random:
+        return _OF_SCORERS - {"compression"}
+    return (_OF_SCORERS if system.is_baseline else frozenset()) | (_OF_STUDENTS if system.is_untuned else frozenset())
+
+
 @dataclass(frozen=True, slots=True)
 class _Traits:
     """Settings of a row on which all runs that show it agree; runs without settings (old releases) are ignored.
@@ -189,9 +196,7 @@ class _Traits:
         """Select the settings that have an effect on a row, shown by one or more runs."""
         known: list[tuple[dict[str, str], set[str]]] = []
         for row, run in members:
-            apart = _OF_SCORERS if row.source.is_baseline else frozenset()
-            if row.source.is_untuned:
-                apart |= _OF_STUDENTS
+            apart = _without_effect(row.source)
             flat = _flat(settings_of(run))
             values = {k: v for k, v in flat.items() if k not in _OF_TABLES and k.partition(".")[0] not in apart}
             if values:

@@ -18,6 +18,7 @@ from cotpress.scoring.scorers.gogi import GogiConfig, GogiScorer
 from cotpress.scoring.scorers.greedy_nll import GreedyNllConfig, GreedyNllScorer
 from cotpress.scoring.scorers.mix import MixConfig, MixScorer
 from cotpress.scoring.scorers.pir import PirConfig, PirScorer
+from cotpress.scoring.scorers.planted import PlantedConfig, PlantedScorer
 from cotpress.scoring.scorers.position import PositionConfig, PositionScorer
 from cotpress.scoring.scorers.random import RandomConfig, RandomScorer
 from cotpress.scoring.scorers.reference_likelihood import ReferenceLikelihoodConfig, ReferenceLikelihoodScorer
@@ -56,6 +57,7 @@ SCORERS: dict[str, Entry] = {
     "pir": Entry(PirConfig, PirScorer),
     "random": Entry(RandomConfig, RandomScorer),
     "position": Entry(PositionConfig, PositionScorer),
+    "planted": Entry(PlantedConfig, PlantedScorer),
     "tokenskip": Entry(TokenskipConfig, TokenskipScorer),
     "mix": Entry(MixConfig, MixScorer),
 }

@@ -27,14 +27,15 @@ from cotpress.evaluation.stage import Validation
 from cotpress.modeling.config import BASE_WEIGHTS, ORIGINAL_WEIGHTS
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
 from cotpress.modeling.weights import TrainedWeights
-from cotpress.records import ORIGINAL, SHORTEST, TRACES_FILE, Origin, System
+from cotpress.records import ORIGINAL, RANDOM, SHORTEST, TRACES_FILE, Origin, System
 from cotpress.report.results import StageRecord
 from cotpress.scoring.job import ChunkJob, Job, scoring_job
 from cotpress.scoring.models import Models
 from cotpress.scoring.scorers import llmlingua2_compat, llmlingua_compat
+from cotpress.scoring.scorers.random import RandomConfig
 from cotpress.store.artifacts import Artifact, ArtifactStore
 from cotpress.tasks.run_directory import artifact_store
-from cotpress.tasks.systems import compressed_system, stage_record
+from cotpress.tasks.systems import compressed_system, random_beside, stage_record
 from cotpress.tracking import Tracker
 from cotpress.training.config import Overlong, SavedReferenceConfig
 from cotpress.training.stage import saved_reference, train_reference, train_student
@@ -330,6 +331,17 @@ class Flow(Compression[TrainConfig]):
         common = c.sft.overlong is Overlong.common  # otherwise it needs no scores
         return self.student(ORIGINAL, self.uncompressed(), [self.compressed()] if common else [])
 
+    @cached_property
+    def cut_at_random(self) -> Artifact:
+        """The training traces cut at random, otherwise as those of the scorer."""
+        c, system = self._config, random_beside(compressed_system(self._config))
+        assert system is not None
+        random = RandomConfig(name=RANDOM.lower(), seed=c.seed)
+        models = Models(config=c.model, reference=None, trainer=c.trainer, store=self.store)
+        scores = self._kept("score", scoring_job(random, traces=self.traces, models=models).artifact(), system)
+        # LLMLingua's own selection is a method of its own; what it is compared with is cut exactly to the ratio.
+        return self._kept("compress", self._compress(replace(c.compression, selection=Selection.exact), scores), system)
+
     def student(self, system: System, compressed: Artifact, beside: Sequence[Artifact] = ()) -> Artifact:
         """The student trained on these compressed traces; `beside` are those of the other systems of the run."""
         return self._kept("sft", self._trained(system, compressed, self.traces, self._config.data, beside), system)
@@ -421,7 +433,7 @@ class Flow(Compression[TrainConfig]):
             max_new_tokens=c.sft.validation_max_new_tokens,
             system=system.label,
             ratio=c.ratio,
-            marked=bool(c.compression.mixed_ratios) and _is_own(system),
+            marked=bool(c.compression.mixed_ratios) and system.origin in (Origin.scorer, Origin.random),
         )
 
 

@@ -22,6 +22,7 @@ from cotpress.planning.training import Training
 from cotpress.planning.workload import Work
 from cotpress.scoring.table import model_to_read, num_passes
 from cotpress.tasks.students import needs_original
+from cotpress.tasks.systems import compressed_system, random_beside
 from cotpress.training.config import Overlong, TuneConfig
 
 log = logging.getLogger(__name__)
@@ -148,10 +149,14 @@ def work(config: TrainConfig, reference: Training | None, student: Training, wri
     ratio = sum(mixed) / len(mixed) if mixed else config.ratio
     if config.compression.mode is not Mode.delete:
         ratio = 1.0  # whole, or of a length that only reading the data would tell
+    control = random_beside(compressed_system(config)) if Baseline.random in config.evaluation.baselines else None
+    if control is not None:
+        yield train(f"student {control.name}", student, train_traces, ratio)
     yield train(f"student {config.selector}", student, train_traces, ratio)
     problems = workload.num_problems(config.benchmark)
     if problems is not None and writing is not None:
-        baselines = [b for b in config.evaluation.baselines if b is not Baseline.ratio_one or mixed]
+        left_out = {*([] if mixed else [Baseline.ratio_one]), *([] if control else [Baseline.random])}
+        baselines = [b for b in config.evaluation.baselines if b not in left_out]
         num_systems = len(baselines) + 1 + len(config.evaluation.ratios)  # with the student, also at other ratios
         answers = problems * config.evaluation.samples * num_systems
         tokens = assumed.answer_tokens or config.benchmark.max_new_tokens

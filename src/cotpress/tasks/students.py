@@ -15,7 +15,7 @@ from cotpress.store.artifacts import Artifact
 from cotpress.store.students import name_student
 from cotpress.tasks.flow import Flow
 from cotpress.tasks.run_directory import artifact_store, essentials, row_settings, run_name
-from cotpress.tasks.systems import Examinee, at_ratios, change_of, shortened
+from cotpress.tasks.systems import Examinee, at_ratios, change_of, random_beside, shortened
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,17 +49,19 @@ class Students:
     Attributes:
         original: The student of the uncompressed traces; None if the run did not need it.
         own: The student of the scorer; its system has no ratio if the student has a control marker.
+        random: The student of the same traces cut at random; None if no row of the run needed it.
         shortest: The student of the shortest right answers; None if no row of the run needed it.
     """
 
     original: Trained | None
     own: Trained
+    random: Trained | None = None
     shortest: Trained | None = None
 
     @property
     def all(self) -> list[Trained]:
         """All students that there are."""
-        return [trained for trained in (self.original, self.shortest, self.own) if trained is not None]
+        return [trained for trained in (self.original, self.shortest, self.random, self.own) if trained is not None]
 
 
 def kept_students(run: TrainedRun, run_dir: Path) -> Students:
@@ -77,8 +79,10 @@ def kept_students(run: TrainedRun, run_dir: Path) -> Students:
         )
         for s in run.students
     }
-    original, shortest = opened.get(Origin.original), opened.get(Origin.shortest)
-    return Students(original=original, own=opened[Origin.scorer], shortest=shortest)
+    return Students(
+        own=opened[Origin.scorer],
+        **{origin.value: opened.get(origin) for origin in (Origin.original, Origin.random, Origin.shortest)},
+    )
 
 
 def examinees(config: TrainConfig | EvaluateConfig, students: Students) -> list[Examinee]:
@@ -104,6 +108,8 @@ def _baseline(kind: Baseline, config: TrainConfig | EvaluateConfig, students: St
             return [_original(students)]
         case Baseline.shortest:
             return [_shortest(students)]
+        case Baseline.random:
+            return _random(config, students)
         case Baseline.ratio_one:
             return []  # a row of the scorer's own student, see `_own`
     change = change_of(kind, config)
@@ -130,17 +136,36 @@ def _shortest(students: Students) -> Examinee:
     return Examinee(system=SHORTEST, student=trained.artifact, actual_ratio=1.0)
 
 
+def _random(config: TrainConfig | EvaluateConfig, students: Students) -> list[Examinee]:
+    """The row of the traces cut at random; none where the run has nothing to cut."""
+    if random_beside(students.own.system) is None:
+        return []
+    if students.random is not None:
+        return [_at_ratio(students.random, config)]
+    raise ConfigError(
+        "evaluation.baselines: got random, a student that this run has not trained. Fix: leave it out, or "
+        "train.py with evaluation.baselines+=random"
+    )
+
+
+def _at_ratio(trained: Trained, config: TrainConfig | EvaluateConfig) -> Examinee:
+    """A student of compressed traces at the run's ratio, which a control marker states to one of mixed ratios."""
+    marker = config.ratio if trained.system.variant == MIXED else None
+    return Examinee(
+        system=trained.system if marker is None else replace(trained.system, ratio=marker),
+        student=trained.artifact,
+        marker_ratio=marker,
+        actual_ratio=trained.reached_ratio(marker),
+        training_ratio=trained.reached_ratio(None),
+        loss_share=trained.loss_share,
+    )
+
+
 def _own(config: TrainConfig | EvaluateConfig, students: Students) -> list[Examinee]:
     """Rows of the scorer's student: at the run's ratio, and with a ratio marker at others before it."""
     trained = students.own
     is_mixed = trained.system.variant == MIXED
-    student = Examinee(
-        system=replace(trained.system, ratio=config.ratio) if is_mixed else trained.system,
-        student=trained.artifact,
-        marker_ratio=config.ratio if is_mixed else None,
-        training_ratio=trained.reached_ratio(None),
-        loss_share=trained.loss_share,
-    )
+    student = _at_ratio(trained, config)
     if is_mixed and Baseline.ratio_one in config.evaluation.baselines:
         student = replace(student, ratio_one=student.at(1.0))
     rows = at_ratios(student, config.evaluation.ratios if is_mixed else [])
@@ -167,7 +192,7 @@ def keep_students(config: TrainConfig, students: Students, flow: Flow, run_dir: 
 
 
 def _plain_name(system: System) -> str:
-    """`original`, `shortest`, `cts-0.7`, `cts-mixed`, `cts-mask_loss-0.7`, `first_solution`."""
+    """`original`, `shortest`, `Random-0.7`, `cts-0.7`, `cts-mixed`, `cts-mask_loss-0.7`, `first_solution`."""
     if system in (ORIGINAL, SHORTEST):
         return system.name.lower()
     ratio = "" if system.ratio is None else f"{system.ratio:g}"

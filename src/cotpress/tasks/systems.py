@@ -15,6 +15,7 @@ from cotpress.records import (
     MIXED,
     ON_BASE,
     PREDICTIONS_FILE,
+    RANDOM,
     SOFT_WEIGHTS,
     Origin,
     Prediction,
@@ -99,6 +100,17 @@ def compressed_system(config: PipelineConfig) -> System:
     elif compression.mode is Mode.mask_loss:
         variant = SOFT_WEIGHTS if compression.soft_weights else MASK_LOSS
     return System(name=config.selector, origin=Origin.scorer, variant=variant, ratio=ratio)
+
+
+def random_beside(own: System) -> System | None:
+    """Return the system of the same traces cut at random, the control of the scorer's system `own`.
+
+    None where nothing would tell the two apart: where the scorer is random itself, the length is that of each trace, or
+    the ratio keeps all tokens or none.
+    """
+    if own.has_own_length or own.name == RANDOM.lower() or own.ratio in (0, 1):
+        return None
+    return replace(own, name=RANDOM, origin=Origin.random)
 
 
 def change_of(kind: Baseline, config: TrainConfig | EvaluateConfig) -> Shortening | None:

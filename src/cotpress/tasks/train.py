@@ -7,6 +7,7 @@ common, and a repeated command resumes where the last one stopped.
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from cotpress.compression.stage import LOSS_SHARE, reached_ratio
@@ -14,14 +15,14 @@ from cotpress.config import Stage, TrainConfig
 from cotpress.evaluation.config import Baseline
 from cotpress.evaluation.summary import token_counter
 from cotpress.generation.backends import KeptBackend
-from cotpress.records import ORIGINAL, SHORTEST
+from cotpress.records import ORIGINAL, SHORTEST, System
 from cotpress.report.stage import show_ended
 from cotpress.report.students import Ended, write_until
 from cotpress.store.artifacts import Artifact
 from cotpress.tasks.flow import Flow
 from cotpress.tasks.run_directory import finish, run_directory, tracked_job
 from cotpress.tasks.students import Students, Trained, examinees, keep_students, needs_original
-from cotpress.tasks.systems import compressed_system, examine
+from cotpress.tasks.systems import compressed_system, examine, random_beside
 from cotpress.tracking import open_tracker, track_results
 from cotpress.training.config import Overlong
 
@@ -68,17 +69,28 @@ def train_students(config: TrainConfig, flow: Flow) -> Students:
     if Baseline.shortest in config.evaluation.baselines:
         shortest = Trained(system=SHORTEST, artifact=flow.shortest, reached={"": 1.0})
     system, compressed = compressed_system(config), flow.compressed()
+    beside = [flow.uncompressed()] if common else []
     if original is not None and not common and not config.starts_from_writer:
         _tell_fewer_traces(config, flow, system.title, compressed)
+    random = None
+    if Baseline.random in config.evaluation.baselines and (control := random_beside(system)) is not None:
+        random = _trained(config, flow, control, flow.cut_at_random, [*beside, *([compressed] if common else [])])
+    own = _trained(config, flow, system, compressed, beside)
+    return Students(original=original, own=own, random=random, shortest=shortest)
+
+
+def _trained(
+    config: TrainConfig, flow: Flow, system: System, compressed: Artifact, beside: Sequence[Artifact]
+) -> Trained:
+    """Train a student of compressed traces; `beside` are those of the other systems that it shares its rows with."""
     ratios = [None, *dict.fromkeys([*config.compression.mixed_ratios, 1.0])]
     reached = {"" if r is None else str(float(r)): reached_ratio(compressed, r) for r in ratios}
-    own = Trained(
+    return Trained(
         system=system,
-        artifact=flow.student(system, compressed, [flow.uncompressed()] if common else []),
+        artifact=flow.student(system, compressed, beside),
         reached={marker: kept for marker, kept in reached.items() if kept is not None},
         loss_share=compressed.facts.get(LOSS_SHARE),
     )
-    return Students(original=original, own=own, shortest=shortest)
 
 
 def _tell_fewer_traces(config: TrainConfig, flow: Flow, name: str, compressed: Artifact) -> None:

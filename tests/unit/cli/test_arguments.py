@@ -117,6 +117,8 @@ def test_a_setting_that_cannot_be_read_is_answered_with_the_text_to_type(argumen
         ("train", "=0.7", r"has no key before the '='"),
         ("train", "==", r"cannot be read\. Fix: KEY=VALUE"),
         ("train", "name=[a]", r"^name: got a list, allowed: one text"),
+        ("train", "benchmark.length=7", r"^benchmark\.length: got '?7'?, allowed: short, long, very_long"),
+        ("compress", "data.length=tall", r"^data\.length: got 'tall', allowed: short, long, very_long"),
         ("train", "plan=maybe", r"^plan: got 'maybe', allowed: true or false"),
         ("train", "evaluation.baselines=[x]", r"^evaluation\.baselines\[0\]: got 'x', allowed: base, original, "),
     ],

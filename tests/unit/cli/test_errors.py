@@ -65,8 +65,6 @@ def _hydra() -> Iterator[None]:
         ("train", "model.chat.thinking_close=''", r"model\.chat\.thinking_close: got '', allowed: the text that parts"),
         ("train", "trainer.accelerator=tpu", r"trainer\.accelerator: got 'tpu', allowed: auto, cpu, gpu"),
         ("evaluate", "trainer.accelerator=tpu", r"trainer\.accelerator: got 'tpu', allowed: auto, cpu, gpu"),
-        ("train", "benchmark.difficulty=7", r"benchmark\.difficulty: got 7, allowed: 1, 2 or 3"),
-        ("compress", "data.difficulty=0", r"data\.difficulty: got 0, allowed: 1, 2 or 3"),
         ("train", "benchmark.prompt=hello", r"benchmark\.prompt: got 'hello', allowed: a text with \{question\} in it"),
         ("evaluate", "ratio=0.5 model.chat.ratio_marker=abc", r"marker: got 'abc', allowed: a text with \{ratio\}"),
         ("train", "compression=mixed model.chat.ratio_marker=abc", r"model\.chat\.ratio_marker: got 'abc'"),

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import random
+import re
 import time
 import tracemalloc
 from pathlib import Path
@@ -111,23 +112,23 @@ def test_every_pair_of_a_repeated_problem_is_found() -> None:
     ]  # fmt: skip
 
 
-def test_planted_problems_with_the_numbers_and_operators_of_a_trace_are_found() -> None:
-    learned = planted.traces(num_traces=220, families=[], difficulty=1, redundancy=1.0, seed=42)
-    asked = planted.problems(num_problems=84, families=[], difficulty=1, seed=2_000_003)
-    found = matches(learned, asked)
-    assert {m.kind for m in found} == {NUMBERS}
+def test_planted_problem_with_the_numbers_and_operators_of_a_trace_is_found() -> None:
+    """The generator makes none; rows of earlier releases may hold them."""
+    learned = planted.traces(num_traces=220, families=[], length=planted.Length.short, seed=42)
+    asked = planted.problems(num_problems=84, families=[], length=planted.Length.short, seed=2_000_003)
+    assert matches(learned, asked) == []
+    first = next(t for t in learned if t.family == "belongings")
+    numbers = re.findall(r"\d+", first.question)
+    story = "A bus carries {} people. {} get {}. Then {} get {}. How many people are on the bus?"
+    signs = ["off" if "gives" in part or "loses" in part else "on" for part in first.question.split(". ")[1:3]]
+    bus = story.format(numbers[0], numbers[1], signs[0], numbers[2], signs[1])
+    found = matches(learned, [problem(bus, answer=first.answer, family="bus")])
+    assert [(m.trace, m.kind) for m in found] == [(first.id, NUMBERS)]
 
-    def stories(num: int, unit: str, families: Any, seed: int, half: planted.Half) -> list[tuple[Any, ...]]:
-        return [s.numbers for _, s, _ in planted._stories(num, unit, list(families), 1, seed, half, "data")]
 
-    known = set(stories(220, "traces", planted.TRAINING_FAMILIES, 42, planted.Half.training))
-    shared = [n in known for n in stories(84, "problems", planted.FAMILIES, 2_000_003, planted.Half.evaluation)]
-    assert len({m.problem for m in found}) == sum(shared) == 11
-
-
-@pytest.mark.parametrize("difficulty", [1, 2, 3])
-def test_calculation_is_read_from_the_question(difficulty: int) -> None:
-    stories = planted._stories(140, "traces", list(planted.FAMILIES), difficulty, 5, planted.Half.training, "data")
+@pytest.mark.parametrize("length", planted.Length)
+def test_calculation_is_read_from_the_question(length: planted.Length) -> None:
+    stories = planted._stories(140, "traces", list(planted.FAMILIES), length, 5, planted.Half.training, "data")
     for family, story, _ in stories:
         assert planted.calculation(family, story.question) == tuple(map(str, story.numbers)), story.question
 
@@ -218,14 +219,15 @@ def test_overlap_is_reported_alone_without_decontamination(
     assert "exact 1 with 1 problems (e.g. 'b' and 'p'): kept" in caplog.text
 
 
-def test_same_numbers_of_another_story_are_reported_and_kept(
+def test_trace_with_the_numbers_of_another_story_is_left_out(
     store: ArtifactStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    story = "{} has 8 {}. {} 3. How many?"
-    made = data(store, trace(story.format("Tom", "apples", "He buys"), "b", family="belongings"))
-    asked = benchmark(store, problem(story.format("A hotel", "guests", "Then arrive"), family="hotel"))
-    assert checked(store, made, asked).key == made.key
-    assert "numbers 1 with 1 problems (e.g. 'b' and 'p'): other stories with the same calculation, kept" in caplog.text
+    story = "{} has {} {}. {} 3. How many?"
+    learned = [trace(story.format("Tom", n, "apples", "He buys"), f"t{n}", family="belongings") for n in (8, 9)]
+    asked = benchmark(store, problem(story.format("A hotel", 8, "guests", "Then arrive"), family="hotel"))
+    clean = checked(store, data(store, *learned), asked)
+    assert [t.id for t in read_records(clean.file(TRACES_FILE), Trace)] == ["t9"]
+    assert "numbers 1 with 1 problems (e.g. 't8' and 'p'): left out" in caplog.text
 
 
 def test_clean_data_are_the_same_artifact_with_any_benchmark_and_nothing_is_told(

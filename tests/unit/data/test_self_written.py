@@ -251,7 +251,7 @@ def test_planted_questions_are_training_problems_that_no_benchmark_has(store: Ar
     questions = read_records(problems(config, store, "data.questions").file("problems.parquet"), Problem)
     assert len(questions) == 30
     assert not any(FAMILIES[p.family].held_out for p in questions)
-    training = planted.traces(num_traces=30, families=[], difficulty=1, redundancy=1.0, seed=config.seed)
+    training = planted.traces(num_traces=30, families=[], length=planted.Length.short, seed=config.seed)
     assert [p.question for p in questions] == [t.question for t in training]  # the half that traces are drawn from
 
 

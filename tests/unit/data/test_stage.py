@@ -19,6 +19,7 @@ from cotpress.data.config import (
     PlantedBenchmarkConfig,
     PlantedDataConfig,
 )
+from cotpress.data.planted import Length
 from cotpress.data.registry import Source
 from cotpress.data.stage import split
 from cotpress.errors import ConfigError, DataError
@@ -63,7 +64,7 @@ def test_planted_traces_keep_their_labels_through_the_artifact(store: ArtifactSt
 def test_planted_problems_are_written(store: ArtifactStore) -> None:
     problems = read_records(stage.problems(benchmark(), store).file("problems.parquet"), Problem)
     assert len(problems) == 14
-    assert len({p.family for p in problems}) == 7
+    assert len({p.family for p in problems}) == 8
 
 
 @pytest.mark.parametrize("group", ["data", "labelled"])
@@ -85,7 +86,7 @@ def test_name_and_token_budget_are_not_in_the_identity(store: ArtifactStore) -> 
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 2}, {"num_traces": 21}, {"difficulty": 2}, {"redundancy": 0.5}, {"families": ["bus"]},
+    "change", [{"seed": 2}, {"num_traces": 21}, {"length": Length.long}, {"families": ["bus"]},
                {"validation_fraction": 0.2}, {"limit": 3}],
 )  # fmt: skip
 def test_every_content_field_changes_the_fingerprint(store: ArtifactStore, change: dict[str, Any]) -> None:

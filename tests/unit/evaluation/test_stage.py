@@ -42,7 +42,7 @@ def store(tmp_path_factory):
 @pytest.fixture(scope="module")
 def problems(store):
     def produce(workdir):
-        rows = [Problem(id=f"p{i}", question="how many apples " * (1 + i % 3), answer="3") for i in range(7)]
+        rows = [Problem(id=f"p{i}", question=f"{i} " + "how many apples " * (1 + i % 3), answer="3") for i in range(7)]
         write_records(workdir / "problems.parquet", rows, Problem)
         return Summary(num_rows=7)
 

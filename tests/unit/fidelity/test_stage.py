@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cotpress.data.planted import Half
+from cotpress.data.planted import Half, Length
 from cotpress.data.planted import traces as planted
 from cotpress.errors import ArtifactError, DataError
 from cotpress.fidelity.metrics import Bootstrap, build_case
@@ -30,7 +30,7 @@ def noise(trace: Trace, offsets: np.ndarray) -> np.ndarray:
 
 
 def held_out(number: int) -> list[Trace]:
-    return planted(num_traces=number, families=[], difficulty=1, redundancy=1.0, seed=5, half=Half.evaluation)
+    return planted(num_traces=number, families=[], length=Length.short, seed=5, half=Half.evaluation)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_labels_as_scores_are_perfect_and_kept_up_to_the_ratio(
     assert (row.main.value, row.main.low, row.main.high, row.main.n) == (1.0, 1.0, 1.0, 12)
     assert row.metrics["AP"].value == 1.0
     assert {kind: i.value for kind, i in row.kinds.items()} == dict.fromkeys(row.kinds, 1.0)
-    assert {"operand", "operator", "result", "restatement", "connective", "hesitation"} <= set(row.kinds)
+    assert {"operand", "operator", "result", "restatement", "event", "hesitation"} <= set(row.kinds)
     expected = []
     for trace in traces:
         marks = essential(trace, tokenize_with_offsets(tokenizer, trace.thinking)[1])

@@ -67,3 +67,76 @@ def test_progress_shows_tokens_per_second(monkeypatch: pytest.MonkeyPatch, caplo
     with caplog.at_level(logging.INFO):
         ask([(requests(*range(1, 9)), dict[str, Generation]())], Echo, label="x", unit="answers")
     assert re.search(r"x: 8/8 answers .*, [\d,]+ tokens/s", caplog.text)
+
+
+class Counter:
+    """A backend that counts from the prompt's first token and ends after its second; a server without ids if told."""
+
+    def __init__(self, *, with_ids: bool = True) -> None:
+        self.with_ids, self.calls = with_ids, list[list[Request]]()
+
+    def complete(self, requests: Sequence[Request], *, sampling: Sampling, on_done: Any) -> list[Generation]:
+        self.calls.append(list(requests))
+        made = []
+        for index, request in enumerate(requests):
+            start, length = request.prompt
+            assert isinstance(start, int)
+            assert isinstance(length, int)
+            ids = tuple(range(start, start + min(length, request.max_new_tokens)))
+            reason = "stop" if length < request.max_new_tokens else "length"
+            made.append(
+                Generation(
+                    token_ids=ids if self.with_ids else None,
+                    text=told(ids),
+                    finish_reason=reason,
+                    latency_s=float(len(ids)),
+                    reported_tokens=len(ids),
+                )
+            )
+            on_done(index, made[-1])
+        return made
+
+
+def told(ids: Sequence[int]) -> str:
+    return " ".join(map(str, ids))
+
+
+def counted(budget: int, lengths: Sequence[int]) -> dict[str, Request]:
+    return {f"q{n}": Request(prompt=[10 * n, n], max_new_tokens=budget, stream=f"s{n}") for n in lengths}
+
+
+def results(completions: Any) -> dict[str, tuple[str, str, float]]:
+    return {key: (g.text, g.finish_reason, g.latency_s) for key, g in completions.items()}
+
+
+@pytest.mark.parametrize("with_ids", [True, False])
+@pytest.mark.parametrize("order", [[9, 4, 5], [4, 9, 5]])
+def test_completion_of_a_smaller_budget_is_the_beginning_of_the_longer_one(order: list[int], with_ids: bool) -> None:
+    lengths, shared, alone = [3, 4, 5, 8, 9, 12], Counter(with_ids=with_ids), Counter(with_ids=with_ids)
+    together = [dict[str, Generation]() for _ in order]
+    batches = [(counted(b, lengths), done) for b, done in zip(order, together, strict=True)]
+    ask(batches, lambda: shared, label="x", unit="answers", decoded=told)
+    for budget, done in zip(order, together, strict=True):
+        apart: dict[str, Generation] = {}
+        ask([(counted(budget, lengths), apart)], lambda: alone, label="x", unit="answers")
+        assert results(done) == results(apart)
+    asked = [(r.prompt[1], r.max_new_tokens) for call in shared.calls for r in call]
+    assert asked[:6] == [(n, 9) for n in lengths]
+    cut = [] if with_ids else [(4, 4), (5, 5), (8, 5), (9, 5), (12, 5)]
+    assert {n for n, _ in asked[6:]} == {n for n, _ in cut}
+
+
+def test_sampled_completions_share_nothing() -> None:
+    backend, long, short = Counter(), dict[str, Generation](), dict[str, Generation]()
+    batches = [(counted(9, [3]), long), (counted(4, [3]), short)]
+    sampling = Sampling(temperature=0.5)
+    ask(batches, lambda: backend, label="x", unit="answers", sampling=sampling, decoded=told)
+    assert [r.max_new_tokens for call in backend.calls for r in call] == [9, 4]
+
+
+def test_resumed_call_cuts_what_was_completed_before(tmp_path: Path) -> None:
+    backend, long = Counter(), journal(tmp_path)
+    ask([(counted(9, [3, 8]), long)], lambda: backend, label="x", unit="answers", decoded=told)
+    short: dict[str, Generation] = {}
+    ask([(counted(9, [3, 8]), long), (counted(5, [3, 8]), short)], lambda: 1 / 0, label="x", unit="", decoded=told)
+    assert results(short) == {"q3": ("30 31 32", "stop", 3.0), "q8": ("80 81 82 83 84", "length", 5.0)}

@@ -10,7 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from cotpress.config import TrainConfig, register_schemas, to_objects
-from cotpress.records import Interval, Prediction, SystemResult
+from cotpress.records import RANDOM, Interval, Origin, Prediction, System, SystemResult
 from cotpress.report.comparison import Answers, Comparison, answers_of, compare
 from cotpress.report.differences import compared, over_seeds
 from cotpress.report.results import RunResults, collect, write_results
@@ -22,6 +22,9 @@ from support.judged import answer
 NUMBER = Interval(value=0.5, low=0.4, high=0.6, n=4)
 
 
+CONTROL = System(name=RANDOM, origin=Origin.random, ratio=0.5)
+
+
 def run(
     path: Path, *systems: str, seed: int = 1, ratio: float = 0.5, shared: tuple[str, ...] = (), **results: Any
 ) -> None:
@@ -30,6 +33,7 @@ def run(
         SystemResult(
             system=s, target_ratio=ratio, actual_ratio=ratio, accuracy=NUMBER, mean_tokens=NUMBER, truncation_rate=0,
             seconds_per_sample=0, artifacts={"evaluate": f"evaluate/{s if s in shared else path.name}"},
+            identity=CONTROL if s == CONTROL.name else None,
         )
         for s in systems
     )  # fmt: skip
@@ -150,6 +154,16 @@ def test_baseline_of_several_seeds_is_one_system_for_all_scorers(tmp_path: Path)
     for seed, scorer in ((1, "cts"), (2, "random")):
         run(tmp_path / scorer, "Original", scorer, seed=seed, settings={"scorer": {"name": scorer}})
     assert seeds_of(tmp_path)["Original"] == [1, 2]
+
+
+def test_random_is_distinguished_by_its_cut_but_not_by_the_scorer_beside_it(tmp_path: Path) -> None:
+    for unit in ("word", "step"):
+        for seed, scorer in ((1, "cts"), (2, "position")):
+            settings = {"scorer": {"name": scorer}, "reference": {"for": scorer}, "compression": {"granularity": unit}}
+            run(tmp_path / f"{unit}-{scorer}", "Random", seed=seed, settings=settings)
+    assert seeds_of(tmp_path) == {
+        "Random compression.granularity=word": [1, 2], "Random compression.granularity=step": [1, 2],
+    }  # fmt: skip
 
 
 def test_row_that_runs_share_has_their_common_settings(tmp_path: Path) -> None:

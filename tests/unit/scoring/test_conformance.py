@@ -47,7 +47,11 @@ SMALL: dict[str, ScorerConfig] = {
 }
 """Settings for the tiny model where the usual ones are for a larger one, or incomplete."""
 CONFIGS: dict[str, ScorerConfig] = {
-    **{name: SMALL.get(name) or entry.settings(name=name) for name, entry in SCORERS.items()},
+    **{
+        name: SMALL.get(name) or entry.settings(name=name)
+        for name, entry in SCORERS.items()
+        if name != "planted"  # scores nothing but labels, see test_planted.py
+    },
     "cts-question-plain": CtsConfig(name="cts", condition=Condition.question, template=Template.plain),
     "cts-both": CtsConfig(name="cts", condition=Condition.question_answer, baseline=Condition.question),
     "self_information-none": SelfInformationConfig(name="self_information", condition=Condition.none),

@@ -154,7 +154,7 @@ EDITS = [
     ("scoring.scorers.random", "{seed}\\0{name}", "{name}\\0{seed}", after("score") | {"score"}, "scorer=random"),
     ("prompts", "self.text_ids(response), self.end_id]", "self.text_ids(response)]", after("reference")),
     # constants, defaults, patterns and tables of other modules
-    ("data.planted", '"Hmm, okay."', '"Hmm."', after("data") | BENCHMARK),
+    ("data.planted", '"Checking: {inverse}."', '"Check: {inverse}."', after("data") | BENCHMARK),
     ("data.planted", "MAX_DRAWS = 3000", "MAX_DRAWS = 300", after("data") | BENCHMARK),
     ("data.stage", "round(validation_fraction * len", "int(validation_fraction * len", after("data") | BENCHMARK),
     ("distill.stage", "item not in _FUNCTION_WORDS and", "", after("distill"), "distill=overlap"),

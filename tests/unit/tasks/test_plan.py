@@ -16,6 +16,7 @@ from cotpress.errors import ConfigError, ModelError
 from cotpress.jobs.job import run_in_sweep
 from cotpress.planning import training
 from cotpress.planning.measure import writing_pass
+from cotpress.planning.workload import Work
 from cotpress.store.sweeps import JobState, read_note
 from cotpress.tasks import TRAIN
 from cotpress.tasks import plan as plan_task
@@ -129,9 +130,10 @@ def test_parts_of_the_run_are_those_of_its_settings() -> None:
         return [part.name for part in plan_task.work(config, *plan_task.trainings(config), writing)]
 
     written = ("data=self_written", "scorer=tokenskip_xlmr")
-    assert parts(*written) == ["write traces", "train student Original", "train student tokenskip_xlmr", "answers"]
+    trained = ["train student Original", "train student Random"]
+    assert parts(*written) == ["write traces", *trained, "train student tokenskip_xlmr", "answers"]
     own = ("scorer=greedy_nll", "reference=none", "benchmark=jsonl", "benchmark.path=x")
-    assert parts(*own) == ["train student Original", "train student greedy_nll"]
+    assert parts(*own) == [*trained, "train student greedy_nll"]
 
 
 def test_a_plan_changes_no_run() -> None:
@@ -221,3 +223,16 @@ def test_plan_counts_writer_start_and_shortest() -> None:
     assert apart == ["train writer", "write traces", "train student Original", "write answers of Shortest", *rest]
     together = [name for name in parts("sft.start=original") if name != "scores"]
     assert together == ["train student Original, the writer", "write traces", "write answers of Shortest", *rest]
+
+
+def test_plan_counts_the_traces_cut_at_random() -> None:
+    def work(*overrides: str) -> dict[str, Work]:
+        config = _config("model=tiny", "scorer=head", "reference=none", *overrides)
+        writing = writing_pass(config.model, 10, 10)
+        return {part.name: part for part in plan_task.work(config, *plan_task.trainings(config), writing)}
+
+    with_it, without = work("ratio=0.5"), work("ratio=0.5", "evaluation.baselines=[original,truncation]")
+    assert with_it.keys() - without.keys() == {"train student Random"}
+    assert with_it["train student Random"].hours == with_it["train student head"].hours
+    assert with_it["answers"].hours > without["answers"].hours
+    assert "train student Random" not in work("ratio=1")

@@ -57,15 +57,14 @@ def students(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Studen
             config = to_objects(compose("train", overrides=[*own, *overrides]))
             assert isinstance(config, TrainConfig)
             made = train_students(config, Flow(config, tracker))
-            artifacts = {t.system.name: t.artifact for t in (made.original, made.own) if t is not None}
-            return {name: (a, learnt[a.fingerprint]) for name, a in artifacts.items()}
+            return {t.system.title: (t.artifact, learnt[t.artifact.fingerprint]) for t in made.all}
 
         yield trained
 
 
 def test_students_of_a_run_learn_from_the_same_questions(students: Students) -> None:
     learnt = {name: ids for name, (_, ids) in students("scorer=cts", "ratio=0.5").items()}
-    assert learnt == {"Original": {"short", "middle"}, "cts": {"short", "middle"}}
+    assert learnt == {"Original": {"short", "middle"}, "cts 0.5": {"short", "middle"}}
 
 
 def test_lines_about_traces_that_a_scorer_refuses_say_who_learns_from_them(
@@ -113,4 +112,35 @@ def test_other_modes_train_each_system_on_what_it_has(
     mode: str, original: set[str], compressed: set[str], students: Students
 ) -> None:
     made = students("scorer=cts", "ratio=0.5", f"sft.overlong={mode}")
-    assert (made["Original"][1], made["cts"][1]) == (original, compressed)
+    assert (made["Original"][1], made["cts 0.5"][1]) == (original, compressed)
+
+
+@pytest.mark.parametrize(
+    "settings", [["ratio=0.7"], ["compression.granularity=token"], ["compression.mode=mask_loss"]], ids=str
+)
+def test_random_is_the_student_of_the_same_run_with_random_scores(students: Students, settings: list[str]) -> None:
+    beside = students("scorer=head", "ratio=0.5", *settings, "evaluation.baselines=[random]")
+    alone = students("scorer=random", "ratio=0.5", *settings, "evaluation.baselines=[random]")
+    (control,) = (artifact for title, (artifact, _) in beside.items() if title.startswith("Random"))
+    (own,) = alone.values()
+    assert len(beside) == 2
+    assert control.key == own[0].key
+
+
+def test_random_with_a_marker_learns_from_the_same_mixed_ratios(students: Students) -> None:
+    mixed = students("compression=mixed", "scorer=head", "evaluation.baselines=[random]")
+    assert set(mixed) == {"Random (mixed)", "head (mixed)"}
+
+
+def test_random_learns_from_the_questions_of_the_scorer(students: Students) -> None:
+    learnt = {title: ids for title, (_, ids) in students("ratio=0.5", "evaluation.baselines=[random]").items()}
+    assert learnt == {"Random 0.5": {"short", "middle"}, "cts 0.5": {"short", "middle"}}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [["ratio=1"], ["ratio=0"], ["scorer=random", "ratio=0.5"], ["compression.mode=first_solution"]],
+    ids=str,
+)
+def test_nothing_is_cut_at_random_where_it_would_be_the_same(students: Students, settings: list[str]) -> None:
+    assert len(students(*settings, "evaluation.baselines=[random]")) == 1
