@@ -24,7 +24,7 @@ SETTINGS = [
     "benchmark.max_new_tokens=8", "evaluation.baselines=[]", "until=sft", "sft.tune.sequences_per_step=4",
     "trainer.accelerator=cpu", "trainer.tokens_per_batch=300",  # several micro-batches per step: one for each machine
 ]  # fmt: skip
-TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=1", "trainer.num_nodes=2"]
+TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=1", "trainer.num_nodes=2", "trainer.num_threads=1"]
 
 
 def _free_port() -> int:

