@@ -14,14 +14,14 @@ from cotpress.config import Stage, TrainConfig
 from cotpress.evaluation.config import Baseline
 from cotpress.evaluation.summary import token_counter
 from cotpress.generation.backends import KeptBackend
-from cotpress.records import ORIGINAL, SHORTEST
+from cotpress.records import MIXED, ORIGINAL, SHORTEST
 from cotpress.report.stage import show_ended
 from cotpress.report.students import Ended, write_until
 from cotpress.store.artifacts import Artifact
 from cotpress.tasks.flow import Flow
 from cotpress.tasks.run_directory import finish, run_directory, tracked_job
 from cotpress.tasks.students import Students, Trained, examinees, keep_students, needs_original
-from cotpress.tasks.systems import compressed_system, examine
+from cotpress.tasks.systems import compressed_system, examine, tell_left_out
 from cotpress.tracking import open_tracker, track_results
 from cotpress.training.config import Overlong
 
@@ -45,6 +45,7 @@ def train(config: TrainConfig, folder: Path) -> tuple[float | None, Path]:
             show_ended(run_dir, config.until.value)
             return None, run_dir
         count = token_counter(config.evaluation.reference_tokenizer)
+        tell_left_out(config, flow.store, has_marker=students.own.system.variant == MIXED)
         with KeptBackend() as opened:  # a server ends here: the next training needs the GPU
             rows, predictions = examine(
                 examinees(config, students),
