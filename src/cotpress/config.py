@@ -244,6 +244,7 @@ class TrainConfig(PipelineConfig):
         _check_budget(self.evaluation, [self.ratio, *self.evaluation.ratios])
         _check_seed(self.evaluation, self.seed)
         check_sampling(self.evaluation, self.benchmark)
+        check_rows_of_settings(self.evaluation)
         self._check_written()
         served = isinstance(self.evaluation.generation, ServerGenerationConfig)
         if served and self.sft.tune.method is Method.full and self.until is None:
@@ -336,7 +337,7 @@ class EvaluateConfig:
     """Ratio that the control marker announces; 1.0 has no marker."""
     marker: bool | None = None
     """The model was trained with a control marker; null is what the record of its training beside the weights says.
-    With false `ratio` is that of LC-Prompt and Truncation alone."""
+    With false `ratio` is that of LC-Prompt, Truncation and BudgetForcing alone."""
     n: int = 1
     """Answers per question; short for evaluation.samples."""
     seed: Natural = 42
@@ -352,8 +353,9 @@ class EvaluateConfig:
         _check_one_machine(self.trainer)
         check_head_loss(self.trainer.head_loss)
         _check_seed(self.evaluation, self.seed)
-        if self.runs is None:  # otherwise the benchmark may be that of a run
+        if self.runs is None:  # otherwise the benchmark and the rows may be those of a run
             check_sampling(self.evaluation, self.benchmark)
+            check_rows_of_settings(self.evaluation)
         check_marker(self.model.chat, [self.ratio, *self.evaluation.ratios])
         _check_budget(self.evaluation, [self.ratio, *self.evaluation.ratios])
         if self.marker is False:
@@ -379,7 +381,8 @@ class EvaluateConfig:
         if self.ratio < 1 and (self.ratio == 0 or not SHORTENED_TO_RATIO & set(self.evaluation.baselines)):
             raise ConfigError(
                 f"ratio: got {self.ratio:g}, but marker=false, and no row of the table would use it. Fix: leave ratio "
-                "out, or evaluation=full_checkpoint with a ratio above 0, whose rows LC-Prompt and Truncation use it"
+                "out, or evaluation=all_checkpoint with a ratio above 0, whose rows LC-Prompt, Truncation and "
+                "BudgetForcing use it"
             )
 
 
@@ -418,6 +421,21 @@ def _check_traces(data: DataConfig) -> None:
             "Fix: compress them with compress.py, or leave data.field out and give rows with id, question, thinking, "
             "response and answer"
         )
+
+
+def check_rows_of_settings(evaluation: EvaluationConfig) -> None:
+    """Raise a `ConfigError` for settings of a baseline that the table has no row of."""
+    settings: dict[Baseline, dict[str, object]] = {
+        Baseline.budget_forcing: {"thinking_tokens": evaluation.budget_forcing.thinking_tokens},
+        Baseline.shortest: {"samples": evaluation.shortest.samples, "writer": evaluation.shortest.writer},
+    }
+    for row, values in settings.items():
+        given = next((name for name, value in values.items() if value is not None), None)
+        if given is not None and row not in evaluation.baselines:
+            raise ConfigError(
+                f"evaluation.{row.value}.{given}: got {values[given]}, but evaluation.baselines has no {row.value}, "
+                f"the row that would use it. Fix: evaluation.baselines+={row.value}, or leave it out"
+            )
 
 
 def _check_budget(evaluation: EvaluationConfig, ratios: Sequence[float]) -> None:

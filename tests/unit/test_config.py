@@ -350,6 +350,23 @@ def test_wrong_argument_gives_one_clear_message(argument: str, expected: str, tm
         ("trainer.offload=true", "trainer.offload: got true with trainer.strategy=ddp on one device, allowed: with"),
         ("trainer.rendezvous=a:1", "trainer.rendezvous: got 'a:1' with trainer.num_nodes=1"),
         ("evaluation.generation.seed=1", "evaluation.generation.seed: got 1, but seed decides it"),
+        (
+            "sft.start_adapter=merge",
+            "sft.start_adapter: got merge with sft.start=base, whose weights are no adapter. Fix: sft.start=original",
+        ),
+        (
+            "evaluation.budget_forcing.thinking_tokens=9",
+            "evaluation.budget_forcing.thinking_tokens: got 9, but evaluation.baselines has no budget_forcing, the row "
+            "that would use it. Fix: evaluation.baselines+=budget_forcing",
+        ),
+        (
+            "evaluation.shortest.samples=4",
+            "evaluation.shortest.samples: got 4, but evaluation.baselines has no shortest",
+        ),
+        (
+            "evaluation.shortest.writer=base",
+            "evaluation.shortest.writer: got base, but evaluation.baselines has no sho",
+        ),
     ],
 )
 def test_wrong_value_is_refused_when_the_configuration_is_read(argument: str, expected: str) -> None:

@@ -72,6 +72,7 @@ log = logging.getLogger(__name__)
 STAGE = "compress"
 LOSS_SHARE = "loss_share"  # fact of `mode=mask_loss`: mean weight of the loss over all thinking tokens
 NUM_UNSTATED = "num_unstated"  # fact of `mode=first_solution`: traces that never state the right answer, and stay whole
+NUM_SHORTENED = "num_shortened"  # fact of `mode=first_solution`: traces that lost a part of their thinking
 BY_MARKER = "actual_ratio_by_marker"  # fact of mixed ratios: the reached ratio by the drawn one, as Python writes it
 NO_SCORE = "no score"  # reason for a trace that the score stage neither scored nor refused
 SURVEY = "survey"  # folder of the scratch with the scores of all traces in the order of deletion
@@ -137,6 +138,18 @@ def compress(
         line = f"compress: {num} of {num_rows} traces never state the right answer in their thinking, and stay whole"
         if store.first_time(line):
             log.log(logging.WARNING if num > (1 - USUAL_SHARE) * num_rows else logging.INFO, "%s", line)
+    if (num := artifact.facts.get(NUM_SHORTENED)) is not None:
+        line = (
+            f"compress: {num} of {num_rows} traces are shortened to their first right solution; "
+            f"{100 * artifact.facts['actual_ratio']:.1f} % of the thinking tokens are kept"
+        )
+        if num == 0:
+            line += (
+                ", so the student is that of whole traces. Fix: compression.statement=concluded, which finds more "
+                "statements; other traces; or another compression.mode"
+            )
+        if store.first_time(line):
+            log.log(logging.INFO if num else logging.WARNING, "%s", line)
     return artifact
 
 
@@ -443,6 +456,7 @@ class _Sums:
     num_empty_responses: int = 0
     loss_weight: float | None = None
     num_unstated: int | None = None
+    num_shortened: int | None = None
 
     def add(self, table: "pa.Table") -> None:
         """Add the rows of a table of `CompressedTrace`."""
@@ -462,6 +476,7 @@ class _Sums:
                 self.loss_weight = (self.loss_weight or 0.0) + math.fsum(weights.as_py())
             if stated.is_valid:
                 self.num_unstated = (self.num_unstated or 0) + (not stated.as_py())
+                self.num_shortened = (self.num_shortened or 0) + (num_kept.as_py() < num_tokens.as_py())
 
     def facts(self) -> dict[str, Any]:
         """Return the facts of the artifact."""
@@ -476,6 +491,7 @@ class _Sums:
             **({BY_MARKER: by_marker} if by_marker else {}),
             **({} if self.loss_weight is None else {LOSS_SHARE: self.loss_weight / self.num_tokens.total()}),
             **({} if self.num_unstated is None else {NUM_UNSTATED: self.num_unstated}),
+            **({} if self.num_shortened is None else {NUM_SHORTENED: self.num_shortened}),
         }
 
 

@@ -9,7 +9,7 @@ and the budget of the answer is that of any other. vLLM's `thinking_token_budget
 Without thinking tags a blank line is no sure end of the thinking, so an answer is asked for wherever N tokens are over.
 """
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 
 from cotpress.generation.backends import LENGTH, Generation, Request
@@ -39,6 +39,16 @@ class Forcing:
     def is_relative(self) -> bool:
         """True if the limit follows from answers without it."""
         return self.num_tokens is None
+
+    def num_without_room(self, requests: Iterable[Request], chat: ChatFormat) -> int:
+        """Number of requests whose budget does not hold the limit and the text after it, so that no answer follows."""
+        assert self.num_tokens is not None
+        least = self.num_tokens + len(self._closing(chat))
+        return sum(request.max_new_tokens <= least for request in requests)
+
+    def _closing(self, chat: ChatFormat) -> list[int]:
+        """The tokens that are appended to an open thinking."""
+        return [*chat.thinking_end(), *chat.text_ids(self.text)]
 
     def first(self, requests: Mapping[str, Request], context_tokens: int) -> dict[str, Request]:
         """The requests that write at most the limit, by keys of their own.
@@ -93,7 +103,7 @@ class Forcing:
         ids = list(chat.output_ids(written.text) if written.token_ids is None else written.token_ids)
         if chat.has_tags and chat.split_output(written.text)[2]:
             return ids
-        return [*ids, *chat.thinking_end(), *chat.text_ids(self.text)]
+        return [*ids, *self._closing(chat)]
 
 
 def _num_tokens(written: Generation, chat: ChatFormat) -> int:

@@ -178,6 +178,16 @@ class _Answering:
         first = group[0][0]
         names = ", ".join(dict.fromkeys(f"{c.system} at {c.ratio:g}" for c, _ in group))
         asked = [(c.protocol.forcing, c.protocol.requests(self.problems, self.chat), journal(f)) for c, f in group]
+        for candidate, (forcing, wanted, _) in zip((c for c, _ in group), asked, strict=True):
+            if forcing is not None and (num := forcing.num_without_room([*wanted.values()], self.chat)):
+                log.warning(
+                    "%s: the budget of %d of %d answers, of at most %d tokens, does not hold %d tokens of thinking and "
+                    "the text after them, so a thinking that is longer has no answer. Fix: a larger "
+                    "benchmark.max_new_tokens, a smaller evaluation.budget_forcing.thinking_tokens, or a shorter "
+                    "evaluation.budget_forcing.text",
+                    candidate.system, num, len(wanted), max(r.max_new_tokens for r in wanted.values()),
+                    forcing.num_tokens,
+                )  # fmt: skip
 
         def complete(batches: Sequence[Batch], label: str) -> list[float]:
             sampling = first.protocol.sampling or GREEDY

@@ -65,6 +65,11 @@ class TrainedRun:
     settings: Mapping[str, Any] = field(default_factory=dict)
     stages: tuple[StageRecord, ...] = ()
 
+    @property
+    def own(self) -> System:
+        """System of the student of the run's scorer."""
+        return next(student.system for student in self.students if student.system.origin is Origin.scorer)
+
 
 def write_students(run_dir: Path, run: TrainedRun) -> Path:
     """Write `students.json` into a run directory."""

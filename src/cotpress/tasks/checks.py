@@ -309,7 +309,8 @@ def _check_given(config: EvaluateConfig, named: str, folder: Path | None) -> Non
     if announced:
         key = "ratio" if config.ratio < 1 else "evaluation.ratios"
         others = key == "ratio" and SHORTENED_TO_RATIO & set(config.evaluation.baselines)
-        without = "marker=false keeps it for LC-Prompt and Truncation" if others else f"leave {key} out"
+        rows = "LC-Prompt, Truncation and BudgetForcing"
+        without = f"marker=false keeps it for {rows}" if others else f"leave {key} out"
         got = f"{key}: got {announced[0]:g}, which only a control marker in the prompt announces"
         if record is not None and not record.has_marker:
             raise ConfigError(

@@ -14,7 +14,7 @@ from cotpress.compression.export import (
     warn_of_template,
     write_manifest,
 )
-from cotpress.compression.stage import LOSS_SHARE, NUM_UNSTATED
+from cotpress.compression.stage import LOSS_SHARE, NUM_SHORTENED, NUM_UNSTATED
 from cotpress.config import CompressConfig
 from cotpress.data.stage import is_text
 from cotpress.devices.config import Shard
@@ -97,6 +97,8 @@ def _shown(about: Mapping[str, Any], path: Path) -> list[str]:
         lines.append(f"  the thinking is whole; mean weight of the loss over its tokens: {share:.3f}")
     if (num := facts.get(NUM_UNSTATED)) is not None:
         lines.append(f"  {num} of {about['num_rows']} rows never state the right answer and stay whole")
+    if (num := facts.get(NUM_SHORTENED)) is not None:
+        lines.append(f"  {num} of {about['num_rows']} rows are shortened to their first right solution")
     if about["ratio"] is None and not own:
         lines += [f"  ratio {part.asked:g}: {part.num_rows} rows, actual {part.actual:.3f}" for part in parts]
     if about["dropped"]:

@@ -15,7 +15,15 @@ from cotpress.modeling.weights import ADAPTER
 from cotpress.records import BASE, ORIGINAL, Origin, System
 from cotpress.store.students import student_name
 from cotpress.tasks.run_directory import artifact_store, finish, run_directory, tracked_job
-from cotpress.tasks.systems import Examinee, at_ratios, change_of, examine, shortened, stage_record
+from cotpress.tasks.systems import (
+    Examinee,
+    at_ratios,
+    change_of,
+    examine,
+    shortened,
+    stage_record,
+    tell_left_out,
+)
 from cotpress.tracking import open_tracker, track_results
 
 _loaded = KeptBackend()
@@ -29,7 +37,8 @@ def evaluate(config: EvaluateConfig, folder: Path) -> tuple[float | None, Path]:
     count = token_counter(config.evaluation.reference_tokenizer)
     store = artifact_store(config.output_root)
     benchmark = problems(config.benchmark, store)
-    stages = {"benchmark": stage_record("benchmark", benchmark)}
+    stages = {"benchmark": stage_record("benchmark", benchmark, store)}
+    tell_left_out(config, store, has_base=config.adapter is not None)  # ratio 1 is a row of any given model
     rows, predictions = examine(
         examinees(config), config, problems=benchmark, store=store, stages=stages, count=count, opened=_loaded
     )

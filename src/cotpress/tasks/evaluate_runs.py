@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cotpress.config import SCHEMAS, EvaluateConfig, check_sampling
+from cotpress.config import SCHEMAS, EvaluateConfig, check_rows_of_settings, check_sampling
 from cotpress.data.config import BenchmarkConfig
 from cotpress.data.overlap import decontaminated, overlap
 from cotpress.data.stage import problems
@@ -43,7 +43,7 @@ from cotpress.tasks import RunsJob
 from cotpress.tasks.checks import check_needs, first_missing
 from cotpress.tasks.run_directory import RunSettings, artifact_store, row_settings, tracked_job, write_config, write_run
 from cotpress.tasks.students import examinees, kept_students
-from cotpress.tasks.systems import CONTENT, Examinee, examine, stage_record
+from cotpress.tasks.systems import CONTENT, Examinee, examine, stage_record, tell_left_out
 from cotpress.tracking import open_tracker, track_results
 from cotpress.tracking.config import TrackerKind
 
@@ -104,6 +104,7 @@ def evaluate_runs(job: RunsJob, folder: Path) -> tuple[None, Path]:
     directories, waiting = [], dict[str, None]()
     for run in runs:
         _tell_overlap(run)
+        tell_left_out(run.config, artifact_store(run.config.output_root), own=run.trained.own)
         if left := _ask(run, served):
             waiting |= dict.fromkeys(left)
         else:
@@ -228,6 +229,7 @@ def _run(run_dir: Path, command: EvaluateConfig, keys: Sequence[str]) -> Run:
         output_root=str(output_root_of_run(run_dir, trained.students[0].artifact)),
     )
     check_sampling(config.evaluation, config.benchmark)
+    check_rows_of_settings(config.evaluation)
     effective = row_settings(config)
     replaced = {key: effective[key] for key in ("model", "benchmark", "evaluation")}
     return Run(run_dir=run_dir, trained=trained, config=config, settings={**settings, **replaced})
@@ -385,7 +387,7 @@ def _examined(
     config, stages = run.config, {stage.label: stage for stage in run.trained.stages}
     store = artifact_store(config.output_root)
     benchmark = problems(config.benchmark, store)
-    stages["benchmark"] = stage_record("benchmark", benchmark)
+    stages["benchmark"] = stage_record("benchmark", benchmark, store)
     count = token_counter(config.evaluation.reference_tokenizer)
     results = examine(
         rows, config, problems=benchmark, store=store, stages=stages, count=count, opened=_loaded, served=served

@@ -73,7 +73,7 @@ class Scoring(Generic[ScoringT]):
         label = f"{stage} ({name})" if name else stage
         if label not in self.stages:
             artifact = replace(artifact, fresh=artifact.key in self.store.computed)
-            self.stages[label] = stage_record(label, artifact, system)
+            self.stages[label] = stage_record(label, artifact, self.store, system)
             self._tracker.of_system("" if _is_own(system) else name).artifact(artifact)
         return artifact
 
@@ -243,6 +243,9 @@ class Compression(Scoring[PipelineT]):
     def compressed(self) -> Artifact:
         """The training traces at the run's ratio, at mixed ratios, or at a length of their own."""
         c, scores = self._config, self.selected_by
+        mode = f"compress: compression.mode={c.compression.mode.value} uses no scores"
+        if not c.uses_scorer and self.store.first_time(line := f"{mode}, so scorer={c.scorer.name} has no effect"):
+            log.info("%s", line)
         compressed = self._kept("compress", self._compress(c.compression, scores), compressed_system(c))
         self._tracker.table(
             "compress", "tokens", lambda rows: token_table(compressed, self.traces, scores, self.tokenizer, rows)

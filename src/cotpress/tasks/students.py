@@ -1,21 +1,38 @@
 """Students of a run, just trained or kept from an earlier command, and the rows of a table made from them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from cotpress.config import EvaluateConfig, TrainConfig
 from cotpress.errors import ConfigError
 from cotpress.evaluation.config import Baseline, Prompted
-from cotpress.modeling.config import ORIGINAL_WEIGHTS
+from cotpress.modeling.config import BASE_WEIGHTS, ORIGINAL_WEIGHTS
 from cotpress.modeling.weights import TrainedWeights
 from cotpress.records import BASE, MIXED, ORIGINAL, SHORTEST, Origin, System
 from cotpress.report.students import Student, TrainedRun, open_student, write_students
-from cotpress.store.artifacts import Artifact
+from cotpress.store.artifacts import Artifact, plain
 from cotpress.store.students import name_student
 from cotpress.tasks.flow import Flow
 from cotpress.tasks.run_directory import artifact_store, essentials, row_settings, run_name
 from cotpress.tasks.systems import Examinee, at_ratios, change_of, random_beside, shortened
+from cotpress.training.config import Method
+
+_NO_ORIGINAL = (
+    "these rows need the student Original, which this run has not trained. Fix: evaluation.baselines=[base], or "
+    "another list without original and without prompts for it"
+)
+_NO_SHORTEST = (
+    "got shortest, a student that this run has not trained. Fix: leave it out, or train.py with "
+    "evaluation.baselines+=shortest"
+)
+_NO_RANDOM = (
+    "got random, a student that this run has not trained. Fix: leave it out, or train.py with "
+    "evaluation.baselines+=random"
+)
+"""Messages for rows of students that a run has not trained."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +124,7 @@ def _baseline(kind: Baseline, config: TrainConfig | EvaluateConfig, students: St
         case Baseline.original:
             return [_original(students)]
         case Baseline.shortest:
-            return [_shortest(students)]
+            return [_whole(SHORTEST, students.shortest, _NO_SHORTEST)]
         case Baseline.random:
             return _random(config, students)
         case Baseline.ratio_one:
@@ -119,21 +136,14 @@ def _baseline(kind: Baseline, config: TrainConfig | EvaluateConfig, students: St
 
 
 def _original(students: Students) -> Examinee:
-    if (trained := students.original) is None:
-        raise ConfigError(
-            "evaluation.baselines: these rows need the student Original, which this run has not trained. "
-            "Fix: evaluation.baselines=[base], or another list without original and without prompts for it"
-        )
-    return Examinee(system=ORIGINAL, student=trained.artifact, actual_ratio=1.0)
+    return _whole(ORIGINAL, students.original, _NO_ORIGINAL)
 
 
-def _shortest(students: Students) -> Examinee:
-    if (trained := students.shortest) is None:
-        raise ConfigError(
-            "evaluation.baselines: got shortest, a student that this run has not trained. Fix: leave it out, or "
-            "train.py with evaluation.baselines+=shortest"
-        )
-    return Examinee(system=SHORTEST, student=trained.artifact, actual_ratio=1.0)
+def _whole(system: System, trained: Trained | None, absent: str) -> Examinee:
+    """Build the row of a student of whole traces; an error with the text `absent` where the run has not trained it."""
+    if trained is None:
+        raise ConfigError(f"evaluation.baselines: {absent}")
+    return Examinee(system=system, student=trained.artifact, actual_ratio=1.0)
 
 
 def _random(config: TrainConfig | EvaluateConfig, students: Students) -> list[Examinee]:
@@ -142,10 +152,7 @@ def _random(config: TrainConfig | EvaluateConfig, students: Students) -> list[Ex
         return []
     if students.random is not None:
         return [_at_ratio(students.random, config)]
-    raise ConfigError(
-        "evaluation.baselines: got random, a student that this run has not trained. Fix: leave it out, or "
-        "train.py with evaluation.baselines+=random"
-    )
+    raise ConfigError(f"evaluation.baselines: {_NO_RANDOM}")
 
 
 def _at_ratio(trained: Trained, config: TrainConfig | EvaluateConfig) -> Examinee:
@@ -177,7 +184,7 @@ def keep_students(config: TrainConfig, students: Students, flow: Flow, run_dir: 
     kept = []
     for trained in students.all:
         weights = Path(TrainedWeights.of(trained.artifact).path)
-        kept.append(trained.kept(name_student(_plain_name(trained.system), trained.artifact, weights)))
+        kept.append(trained.kept(name_student(plain_name(trained.system, config), trained.artifact, weights)))
     run = TrainedRun(
         name=run_name(config),
         seed=config.seed,
@@ -191,9 +198,46 @@ def keep_students(config: TrainConfig, students: Students, flow: Flow, run_dir: 
     write_students(run_dir, run)
 
 
-def _plain_name(system: System) -> str:
-    """`original`, `shortest`, `Random-0.7`, `cts-0.7`, `cts-mixed`, `cts-mask_loss-0.7`, `first_solution`."""
+def plain_name(system: System, config: TrainConfig) -> str:
+    """Name of a student: `original`, `cts-0.7`, `cts-mixed`, `cts-0.7-granularity-step-seed-43`.
+
+    It has the settings that differ from the usual ones, so that the first student of several is named after its own.
+    Settings that cannot be told in a word are left to the hash of `name_student`.
+    """
     if system in (ORIGINAL, SHORTEST):
-        return system.name.lower()
-    ratio = "" if system.ratio is None else f"{system.ratio:g}"
-    return "-".join(filter(None, (system.name, system.variant, ratio)))
+        parts = [system.name.lower()]
+    else:
+        parts = [system.name, system.variant, "" if system.ratio is None else f"{system.ratio:g}"]
+    return "-".join(filter(None, [*parts, *(f"{key}-{value}" for key, value in _unusual(system, config))]))
+
+
+_TOLD = ("condition", "baseline", "template")
+"""Settings of scorers that names of students have; others belong to what a scorer is by its name."""
+_IN_SYSTEM = ("mode", "length", "soft_weights", "mixed_ratios")
+"""Settings of the compression that name and variant of a system stand for."""
+
+
+def _unusual(system: System, config: TrainConfig) -> Iterator[tuple[str, str]]:
+    """Yield key and value of the settings of a student that differ from the usual ones."""
+    sft, compression, scorer = config.sft, config.compression, config.scorer
+    if system.origin in (Origin.scorer, Origin.random):
+        yield from _differing(compression, {f.name for f in fields(compression)} - {*_IN_SYSTEM})
+    if system.origin is Origin.scorer:
+        if config.uses_scorer:
+            yield from _differing(scorer, _TOLD)
+        if config.needs_reference and config.reference.origin != Method.lora.value:
+            yield "reference", Path(config.reference.origin).name
+    if sft.start != BASE_WEIGHTS and not (sft.start == ORIGINAL_WEIGHTS and system.origin is Origin.original):
+        yield "start", Path(sft.start).name
+    yield from _differing(sft, ("question",))
+    if sft.tune.method is not Method.lora:
+        yield "sft", sft.tune.method.value
+    yield from _differing(config, ("seed",))
+
+
+def _differing(settings: Any, names: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Yield name and value of those settings of a dataclass that are words or numbers other than the default."""
+    for f in fields(settings):
+        value = getattr(settings, f.name)
+        if f.name in names and value != f.default and isinstance(value, Enum | bool | int):
+            yield f.name, str(plain(value)).lower()

@@ -1,5 +1,6 @@
 """Systems of one run: their answers to the benchmark, and the rows of the results table made from them."""
 
+import logging
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -27,6 +28,8 @@ from cotpress.report.results import StageRecord
 from cotpress.store.artifacts import Artifact, ArtifactStore, fingerprint
 from cotpress.store.source import without_code
 from cotpress.store.tables import read_records
+
+log = logging.getLogger(__name__)
 
 Answered = tuple["Examinee", Artifact, Artifact | None]
 """A system, the artifact of its answers, and that of its student at ratio 1 where it is compared with it."""
@@ -72,14 +75,17 @@ class Examinee:
         return replace(self, system=replace(self.system, ratio=ratio), marker_ratio=ratio)
 
 
-def stage_record(label: str, artifact: Artifact, system: System | None = None) -> StageRecord:
-    """Return the entry of an artifact in the run's list of stages; no system for what all systems share."""
+def stage_record(label: str, artifact: Artifact, store: ArtifactStore, system: System | None = None) -> StageRecord:
+    """Return the entry of an artifact in the run's list of stages; no system for what all systems share.
+
+    It is fresh if this command has computed it, also where it was computed at an earlier call, as by a check.
+    """
     facts = {**artifact.facts, CONTENT: fingerprint(without_code(artifact.manifest["identity"]))}
     return StageRecord(
         label=label,
         artifact=artifact.key,
         seconds=artifact.seconds,
-        fresh=artifact.fresh,
+        fresh=artifact.fresh or artifact.key in store.computed,
         system=system,
         num_rows=artifact.manifest["num_rows"],
         dropped=artifact.manifest["dropped"],
@@ -119,9 +125,30 @@ def change_of(kind: Baseline, config: TrainConfig | EvaluateConfig) -> Shortenin
     At ratio 0, of a student that does not think, an instruction to leave out all words and a budget of no tokens say
     nothing, so these baselines have no row.
     """
-    if config.ratio == 0 and kind in SHORTENED_TO_RATIO:
-        return None
-    return shortening(kind, config.ratio, config.evaluation)
+    change = shortening(kind, config.ratio, config.evaluation)
+    return None if change is not None and change.ratio == 0 else change
+
+
+def tell_left_out(
+    config: TrainConfig | EvaluateConfig, store: ArtifactStore, *, own: System | None = None, has_base: bool = True
+) -> None:
+    """Log, once, the baselines that were asked for and have no row, and why.
+
+    `own` is the system of the run's own student, if it has one; without `has_base` the given model is the untuned one.
+    `ratio_one` is in every default list and only for students with a control marker, so its absence is not told.
+    """
+    reasons: dict[str, list[str]] = {}
+    for kind in config.evaluation.baselines:
+        if kind is Baseline.random and own is not None and random_beside(own) is None:
+            reasons.setdefault("nothing else would be cut at random", []).append(kind.value)
+        elif kind is Baseline.base and not has_base:
+            reasons.setdefault("it is the given model itself", []).append(kind.value)
+        elif kind in SHORTENED_TO_RATIO and change_of(kind, config) is None:
+            why = "ratio=0 leaves no word and no token" if config.ratio == 0 else "ratio=1 shortens nothing"
+            reasons.setdefault(why, []).append(kind.value)
+    line = "; ".join(f"{', '.join(names)} ({why})" for why, names in reasons.items())
+    if line and store.first_time(line := f"evaluation.baselines: no row for {line}"):
+        log.info("%s", line)
 
 
 def shortened(change: Shortening, of: Examinee | None) -> Examinee:
@@ -177,7 +204,7 @@ def examine(
     answers = {id(e): artifact for e, artifact in zip(everybody, artifacts, strict=True)}
     for e in everybody:
         label = f"evaluate ({e.system.label}, ratio {e.ratio:g})"
-        stages.setdefault(label, stage_record(label, answers[id(e)], e.system))
+        stages.setdefault(label, stage_record(label, answers[id(e)], store, e.system))
     systems = [(e, answers[id(e)], None if e.ratio_one is None else answers[id(e.ratio_one)]) for e in examinees]
     return measure(systems, config.evaluation, count)
 

@@ -22,7 +22,7 @@ from cotpress.store.artifacts import Artifact
 from cotpress.tasks.flow import Flow
 from cotpress.tasks.run_directory import finish, run_directory, tracked_job
 from cotpress.tasks.students import Students, Trained, examinees, keep_students, needs_original
-from cotpress.tasks.systems import compressed_system, examine, random_beside
+from cotpress.tasks.systems import compressed_system, examine, random_beside, tell_left_out
 from cotpress.tracking import open_tracker, track_results
 from cotpress.training.config import Overlong
 
@@ -46,6 +46,7 @@ def train(config: TrainConfig, folder: Path) -> tuple[float | None, Path]:
             show_ended(run_dir, config.until.value)
             return None, run_dir
         count = token_counter(config.evaluation.reference_tokenizer)
+        tell_left_out(config, flow.store, own=students.own.system)
         with KeptBackend() as opened:  # a server ends here: the next training needs the GPU
             rows, predictions = examine(
                 examinees(config, students),

@@ -8,7 +8,7 @@ from typing import Annotated
 from omegaconf import MISSING
 
 from cotpress.devices.config import HeadLoss
-from cotpress.errors import MissingExtraError, require
+from cotpress.errors import ConfigError, MissingExtraError, require
 from cotpress.modeling.config import BASE_WEIGHTS, ModelConfig
 from cotpress.settings import Amount, Count, InputPath, Natural, interval
 
@@ -157,11 +157,16 @@ class SftConfig:
     """Number of validations, evenly spread over the run, the last one at its end."""
 
     def validate(self, key: str) -> None:
-        """Refuse a student that is not trained."""
+        """Refuse a student that is not trained, and the use of an adapter where students start from none."""
         method = self.tune.method
         require(
             f"{key}.tune.method", method.value, method is not Method.none, "lora, full: a student has to be trained"
         )
+        if self.start_adapter is not StartAdapter.further and self.start == BASE_WEIGHTS:
+            raise ConfigError(
+                f"{key}.start_adapter: got {self.start_adapter.value} with {key}.start={self.start}, whose weights are "
+                f"no adapter. Fix: {key}.start=original, or {key}.start=DIR of an adapter, or leave it out"
+            )
 
 
 def liger_is_installed() -> bool:

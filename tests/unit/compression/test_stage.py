@@ -543,8 +543,11 @@ def test_ratio_one_with_a_loss_everywhere_is_the_artifact_of_whole_traces(world:
 SOLVED = "The answer is 42. Let me check: 12 + 30 is 42. So the answer is 42."
 
 
-def test_thinking_ends_with_its_first_solution_and_traces_without_one_are_counted(world: World) -> None:
+def test_thinking_ends_with_its_first_solution_and_traces_without_one_are_counted(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     world.traces.append(Trace(id="s0", question="q?", thinking=SOLVED, response="r", answer="42"))
+    caplog.set_level("INFO")
     data = world.data()
     artifact = world.run(None, 1.0, data, mode=Mode.first_solution)
     *others, solved = rows_of(artifact)
@@ -556,11 +559,26 @@ def test_thinking_ends_with_its_first_solution_and_traces_without_one_are_counte
     assert solved.keep_mask.tolist() == [i < solved.num_kept_tokens for i in range(len(ids))]
     assert (solved.target_ratio, solved.marker_ratio) == (1.0, None)
     facts = artifact.facts
-    assert facts["num_unstated"] == len(TEXTS)
+    assert (facts["num_unstated"], facts["num_shortened"]) == (len(TEXTS), 1)
+    assert (
+        f"compress: 1 of {len(TEXTS) + 1} traces are shortened to their first right solution; "
+        f"{100 * facts['actual_ratio']:.1f} % of the thinking tokens are kept" in caplog.messages
+    )
     assert facts["actual_ratio"] == pytest.approx(facts["num_kept_tokens"] / facts["num_tokens"])
     assert facts["actual_ratio"] < 1
     assert any(name.startswith("cotpress.answers") for name in artifact.manifest["identity"]["code"])
     assert artifact.key != world.run(None, 1.0, data, mode=Mode.first_solution, statement=Statement.concluded).key
+
+
+def test_first_solutions_that_shorten_nothing_are_a_warning(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.traces = [Trace(id="s0", question="q?", thinking="30 + 12. The answer is 42.", response="r", answer="42")]
+    artifact = world.run(None, 1.0, mode=Mode.first_solution)
+    assert artifact.facts["num_shortened"] == 0
+    (warning,) = caplog.messages
+    assert warning.startswith(
+        "compress: 0 of 1 traces are shortened to their first right solution; 100.0 % of the thinking tokens are kept, "
+        "so the student is that of whole traces. Fix: compression.statement=concluded"
+    )
 
 
 def test_shards_of_first_solutions_are_compressed_without_scores(

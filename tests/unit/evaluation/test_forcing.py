@@ -88,6 +88,12 @@ def test_answer_without_room_for_a_response_ends_at_its_budget(chat):
     assert _answer(chat, first, budget=len(first.token_ids) + 2) == (None, first)
 
 
+def test_budgets_without_room_for_an_answer_are_counted(chat):
+    appended = len([*chat.thinking_end(), *chat.text_ids("Final Answer:")])
+    requests = [Request(prompt=(1,), max_new_tokens=5 + appended + more, stream=str(more)) for more in (-5, 0, 1)]
+    assert FORCING.num_without_room(requests, chat) == 2
+
+
 def test_tokens_of_a_server_that_tells_none_are_counted_with_the_appended_ones(chat):
     first = _written(chat, "<think>\n3 + 4", tells_ids=False)
     _, answer = _answer(chat, first, _written(chat, " 7", STOP, tells_ids=False))

@@ -259,6 +259,17 @@ def test_forced_answers_are_the_free_ones_up_to_the_limit_and_go_on_after_the_te
         assert len(chat.output_ids(response)) > 30 - 9 - appended - 3
 
 
+def test_forcing_that_leaves_no_room_for_an_answer_is_a_warning(store, problems, caplog):
+    text = "So the final answer to this question has to be:"
+    _evaluate_all(store, problems, [_forced(Forcing(num_tokens=9, text=text), max_new_tokens=12)])
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert warning.startswith(
+        "forced: the budget of 7 of 7 answers, of at most 12 tokens, does not hold 9 tokens of thinking and the text "
+        "after them, so a thinking that is longer has no answer. Fix: a larger benchmark.max_new_tokens, a smaller "
+        "evaluation.budget_forcing.thinking_tokens"
+    )
+
+
 def test_relative_limit_follows_the_thinking_of_the_free_answers(problems, tmp_path):
     alone, beside = ArtifactStore(tmp_path / "alone"), ArtifactStore(tmp_path / "beside")
     relative = Forcing(num_tokens=None, share=0.5, text="Answer:")

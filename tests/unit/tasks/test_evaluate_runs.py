@@ -175,6 +175,27 @@ def test_answers_of_a_copied_run_are_those_that_it_would_have_given_itself(root:
     assert {s.title for s in own.stages} == {s.title for s in asked[0].stages}
 
 
+def test_what_a_command_has_computed_is_marked_as_computed_in_its_results(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also what its checks, or the first of two passes, have computed."""
+    caplog.set_level("INFO")
+    artifact_store.cache_clear()  # as in another process
+    _ask(_run_dir(root, "lora"), "benchmark.num_problems=5")
+    (asked,) = [read_results(path.parent) for path in (root / "runs").glob("*/results.json")]
+    fresh = {s.title: s.fresh for s in asked.stages if s.stage in ("benchmark", "evaluate")}
+    assert fresh == {
+        "benchmark": True, "evaluate (Original, ratio 1)": True, "evaluate (random, ratio 0.7)": True,
+    }  # fmt: skip
+    folder = tmp_path / "alone"
+    config = to_objects(compose("evaluate", overrides=["model=tiny", *FEW_PROBLEMS, f"output_root={folder}"]))
+    for number in range(2):
+        artifact_store.cache_clear()
+        _, run_dir = perform(EVALUATE, config, folder)
+        assert run_dir is not None
+        assert [stage.fresh for stage in read_results(run_dir).stages] == [number == 0] * 2
+
+
 def test_another_benchmark_gets_a_directory_beside_the_run(root: Path) -> None:
     run_dir = _run_dir(root, "lora")
     _ask(run_dir, "benchmark.num_problems=4")
@@ -476,19 +497,20 @@ def test_student_without_tags_has_the_same_thinking_tokens_alone_as_in_its_run(t
     chat = "chat@model.chat=tokenskip"
     run_dir = _train(tmp_path, "ratio=0.7", f"sft={method}", chat, "until=sft")
     _ask(run_dir)
-    weights = tmp_path / "students" / "random-0.7"
+    name = {"lora": "random-0.7", "full": "random-0.7-sft-full"}[method]
+    weights = tmp_path / "students" / name
     given = ["model=tiny", f"adapter={weights}"] if method == "lora" else ["model=hub", f"model.path={weights}"]
     overrides = [*given, chat, *FEW_PROBLEMS, "trainer=cpu", "model.dtype=float32", f"output_root={tmp_path}"]
     config = to_objects(compose("evaluate", overrides=overrides))
     EVALUATE.check(config)
     _, alone = EVALUATE.load()(config, tmp_path / "logs")
     of_run, given_alone = read_results(run_dir).rows[-1], read_results(alone).rows[-1]
-    assert (of_run.system, given_alone.system) == ("random", "random-0.7")
+    assert (of_run.system, given_alone.system) == ("random", name)
     assert of_run.mean_thinking_tokens > 0
     measures = ("mean_thinking_tokens", "mean_answer_tokens", "unclosed_rate", "accuracy", "mean_tokens")
     assert [getattr(given_alone, name) for name in measures] == [getattr(of_run, name) for name in measures]
     counts = [
         [p.num_thinking_tokens for p in read_records(directory / PREDICTIONS_FILE, Prediction) if p.system == system]
-        for directory, system in ((run_dir, "random"), (alone, "random-0.7"))
+        for directory, system in ((run_dir, "random"), (alone, name))
     ]
     assert counts[0] == counts[1]
