@@ -124,7 +124,7 @@ def _exports() -> None:
 
 
 def _long_sequences() -> None:
-    _train("data.num_traces=40", "sft.tune.max_tokens=265", "sft.validation_problems=0", "until=sft")
+    _train("data.num_traces=40", "sft.tune.max_tokens=330", "sft.validation_problems=0", "until=sft")
 
 
 def _shown(page: str) -> list[str]:

@@ -110,7 +110,9 @@ class _Command:
                 left_out += [choice] * (part != choice)
                 defaults.append(f"/{_KEY}/{part}")
             elif isinstance(choice, str) or not self._lacks(place := _place(*choice)):
-                defaults.append(choice if isinstance(choice, str) else self._without_students(choice))
+                own = choice if isinstance(choice, str) else self._without_students(choice)
+                left_out += ["evaluation"] * (own != choice)
+                defaults.append(own)
             else:
                 left_out.append(place.partition(".")[0])
         left_out += [key for key in experiment if self._lacks(key)]
@@ -130,6 +132,13 @@ class _Command:
             group=f"{_KEY}/{self.entry}", name=name, node={"defaults": defaults, **kept}, package="_global_"
         )
         return f"{self.entry}/{name}"
+
+    def _without_students(self, choice: dict[str, str]) -> dict[str, str]:
+        """The choice of a group for this script: in evaluate.py the rows that need no training."""
+        ((key, value),) = choice.items()
+        if self.entry != "evaluate" or _place(key) != "evaluation":
+            return choice
+        return {key: _WITHOUT_STUDENTS.get(value, value)}
 
     def _lacks(self, place: str) -> bool:
         """Return True for a key that only other scripts have, or no choice of its group on the command line."""
