@@ -7,6 +7,7 @@ from pathlib import Path
 from cotpress.config import EvaluateConfig, TrainConfig
 from cotpress.errors import ConfigError
 from cotpress.evaluation.config import Baseline, Prompted
+from cotpress.invocation import as_typed
 from cotpress.modeling.config import ORIGINAL_WEIGHTS
 from cotpress.modeling.weights import TrainedWeights
 from cotpress.records import BASE, MIXED, ORIGINAL, SHORTEST, Origin, System
@@ -125,7 +126,7 @@ def _shortest(students: Students) -> Examinee:
     if (trained := students.shortest) is None:
         raise ConfigError(
             "evaluation.baselines: got shortest, a student that this run has not trained. Fix: leave it out, or "
-            "train.py with evaluation.baselines+=shortest"
+            f"{as_typed('train')} with evaluation.baselines+=shortest"
         )
     return Examinee(system=SHORTEST, student=trained.artifact, actual_ratio=1.0)
 
