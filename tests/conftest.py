@@ -2,9 +2,12 @@
 
 import gc
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
+
+from cotpress.invocation import VARIABLE
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -28,3 +31,11 @@ def _usual_logs() -> Iterator[None]:
     for handler in [h for h in root.handlers if h not in handlers]:
         root.removeHandler(handler)
         handler.close()
+
+
+@pytest.fixture(autouse=True)
+def _usual_form_of_commands() -> Iterator[None]:
+    """Begin without a form of commands in messages, and undo that of a command in this process."""
+    os.environ.pop(VARIABLE, None)
+    yield
+    os.environ.pop(VARIABLE, None)

@@ -36,6 +36,7 @@ from cotpress.distill.config import DistillConfig, LlmDistillConfig
 from cotpress.errors import ConfigError, did_you_mean
 from cotpress.evaluation.config import SHORTENED_TO_RATIO, TRAINED, Baseline, EvaluationConfig
 from cotpress.generation.config import ServerGenerationConfig, TransformersGenerationConfig, VllmGenerationConfig
+from cotpress.invocation import as_typed, program
 from cotpress.modeling.config import ORIGINAL_WEIGHTS, ModelConfig
 from cotpress.planning.config import PlanConfig
 from cotpress.plugins import check_loaded, store_choices
@@ -251,8 +252,8 @@ class TrainConfig(PipelineConfig):
             raise ConfigError(
                 "evaluation.generation: a server writes, but sft.tune.method=full trains whole models, which no server "
                 "loads on request. Fix: generation@evaluation.generation=vllm, which starts a server for each; or "
-                "until=sft, then evaluate.py runs=DIR once a server has the folder of each student; or sft=lora; "
-                "or generation@evaluation.generation=transformers"
+                f"until=sft, then {as_typed('evaluate')} runs=DIR once a server has the folder of each student; or "
+                "sft=lora; or generation@evaluation.generation=transformers"
             )
 
     def _check_written(self) -> None:
@@ -367,8 +368,8 @@ class EvaluateConfig:
             )
         if self.runs is None and (trained := [b.value for b in self.evaluation.baselines if b in TRAINED]):
             raise ConfigError(
-                f"evaluation.baselines: got {trained[0]}, a student that has to be trained; evaluate.py trains "
-                "none. Fix: evaluation=checkpoint or evaluation=full_checkpoint, or evaluate its adapter with "
+                f"evaluation.baselines: got {trained[0]}, a student that has to be trained; {program('evaluate')} "
+                "trains none. Fix: evaluation=checkpoint or evaluation=full_checkpoint, or evaluate its adapter with "
                 "adapter=DIR, or all students of finished runs with runs=DIR"
             )
 
@@ -418,8 +419,8 @@ def _check_traces(data: DataConfig) -> None:
     if isinstance(data, RowsDataConfig) and data.field is not None:
         raise ConfigError(
             f"data.field: got '{data.field}', but the texts of a column are no traces that a model can be trained on. "
-            "Fix: compress them with compress.py, or leave data.field out and give rows with id, question, thinking, "
-            "response and answer"
+            f"Fix: compress them with {as_typed('compress')}, or leave data.field out and give rows with id, question, "
+            "thinking, response and answer"
         )
 
 
@@ -452,8 +453,8 @@ def _check_writers(config: ScoringPipelineConfig) -> None:
     for key, kind in {"data": config.data, "labelled": config.labelled}.items():
         if isinstance(kind, SelfWrittenDataConfig) and kind.writer == ORIGINAL_WEIGHTS:
             raise ConfigError(
-                f"{key}.writer: got original, a student, and only train.py trains students. Fix: {key}.writer=DIR with "
-                "the folder of one, e.g. outputs/students/original, or another writer"
+                f"{key}.writer: got original, a student, and only {program('train')} trains students. "
+                f"Fix: {key}.writer=DIR with the folder of one, e.g. outputs/students/original, or another writer"
             )
 
 

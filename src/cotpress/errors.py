@@ -5,6 +5,8 @@ trace; any error that is no `CotpressError` is a defect and keeps its traceback.
 """
 
 import difflib
+import re
+import shlex
 from collections.abc import Iterable, Sequence
 
 
@@ -68,6 +70,18 @@ class MissingExtraError(CotpressError):
 
     def __init__(self, feature: str, package: str, install: str) -> None:
         super().__init__(f"{feature} needs the package '{package}', which is not installed. Fix: {install}")
+
+
+def install_extra(extra: str) -> str:
+    """The command that installs what an extra of this package holds, wherever the package itself came from."""
+    import importlib.metadata
+
+    try:
+        lines = importlib.metadata.requires("cotpress") or []
+    except importlib.metadata.PackageNotFoundError:
+        return f"pip install -e '.[{extra}]' in the checkout of cotpress"
+    needed = [line.partition(";")[0].strip() for line in lines if re.search(rf"extra == ['\"]{extra}['\"]", line)]
+    return f"pip install {shlex.join(needed)} (the extra {extra} of cotpress)"
 
 
 def raise_together(problems: Sequence[CotpressError]) -> None:

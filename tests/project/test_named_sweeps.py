@@ -217,10 +217,9 @@ def test_command_of_a_wandb_agent_is_a_valid_configuration(path: Path) -> None:
     pytest.importorskip("wandb")
     sweep = yaml.safe_load(path.read_text())
     assert sweep["method"] in ("grid", "bayes")
-    assert (ROOT / sweep["program"]).exists()
     for command in _commands(sweep):
-        assert command[:3] == ["/usr/bin/env", "python", "train.py"]
-        config = to_objects(compose("train", overrides=command[3:]))
+        assert command[:5] == ["/usr/bin/env", "python", "-m", "cotpress", "train"]
+        config = to_objects(compose("train", overrides=command[5:]))
         assert isinstance(config, TrainConfig)
         assert config.tracker.kind.value == "wandb"
 

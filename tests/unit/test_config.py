@@ -127,7 +127,7 @@ def test_experiment_that_sets_nothing_of_a_script_is_refused(tmp_path: Path) -> 
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "tuned.yaml").write_text("# @package _global_\ndefaults:\n  - override /sft: full\n")
     assert with_experiments(["experiment=tuned", "x=1"], "train", tmp_path) == ["experiment=tuned", "x=1"]
-    with pytest.raises(ConfigError, match=r"got 'tuned', but compress\.py has none .*: sft\. Fix: python train\.py"):
+    with pytest.raises(ConfigError, match=r"'tuned', but cotpress compress has none .*: sft\. Fix: cotpress train"):
         with_experiments(["experiment=tuned"], "compress", tmp_path)
 
 

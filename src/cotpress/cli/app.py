@@ -1,4 +1,4 @@
-"""The main function of the entry scripts: Hydra, messages, exit codes.
+"""The main function of the commands with a configuration: Hydra, messages, exit codes.
 
 Hydra composes the configuration, and the task gets plain objects. Errors that a user can act on are printed as one
 message without a stack trace; the traceback goes to the log file of the job.
@@ -15,14 +15,16 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from cotpress.cli.completion import SWITCHES, shell_completion
+from cotpress.cli.completion import SWITCHES, candidates, shell_completion
 from cotpress.cli.help import help_page
 from cotpress.devices.memory import MEMORY_FIX, is_out_of_memory
 from cotpress.devices.processes import terminate
 from cotpress.errors import ConfigError, CotpressError, Terminated
+from cotpress.invocation import Form, as_typed, remember
 from cotpress.plugins import check_names, load_plugins, plugin_names, without_plus
 from cotpress.store.paths import FIX, FIX_FILES, NO_FILES, disk_problem
 from cotpress.store.redaction import check_readable, refuse_secret_arguments, shown, without_secrets
@@ -36,11 +38,12 @@ _SOON_S = 0.05
 """Seconds until a lost interrupt is raised again."""
 
 
-def main(task: Task, conf: Path) -> None:
-    """Run an entry script, whose jobs do the work of `task`, and exit with its code.
+def main(task: Task, conf: Path, form: Form = Form.script) -> None:
+    """Run a command, whose jobs do the work of `task`, and exit with its code.
 
-    `conf` is the folder of the configuration groups.
+    `conf` is the folder of the configuration groups. Messages name commands in a form.
     """
+    remember(form)
     end_with_code(lambda: _script(task, conf), _end_sweep)
 
 
@@ -190,7 +193,9 @@ def _help(name: str, conf: Path, arguments: list[str]) -> str | None:
     position = next((i for i, a in enumerate(arguments) if a in ("--help", "-h")), None)
     if position is not None:
         return help_page(name, conf, [word for word in arguments[position + 1 :] if not word.startswith("plugins=")])
-    return shell_completion(name, conf, arguments, os.environ) if set(SWITCHES) & set(arguments) else None
+    if set(SWITCHES) & set(arguments):
+        return shell_completion(as_typed(name), partial(candidates, name, conf), arguments, os.environ)
+    return None
 
 
 def _printed(job: Callable[[], None]) -> None:

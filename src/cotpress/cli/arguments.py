@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from cotpress.cli.help import choices, groups_of
 from cotpress.errors import ConfigError, did_you_mean
+from cotpress.invocation import as_typed
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -138,7 +139,7 @@ def check_grammar(arguments: Sequence[str], entry: str, conf: Path) -> None:
         if override is None:
             raise ConfigError(_unreadable(setting, settings[i + 1 :], entry))
         if override.key_or_group in ("", None):
-            raise ConfigError(f"'{setting}' has no key before the '='. Fix: KEY=VALUE, python {entry}.py --help")
+            raise ConfigError(f"'{setting}' has no key before the '='. Fix: KEY=VALUE, {as_typed(entry)} --help")
         if setting.startswith("+") and setting.lstrip("+").partition("=")[0] in groups_of(entry, conf):
             raise ConfigError(f"'{setting}' adds a choice that exists. Fix: {shlex.quote(setting.lstrip('+'))}")
         folder = conf / override.key_or_group
@@ -174,7 +175,7 @@ def _unreadable(setting: str, following: Sequence[str], entry: str) -> str:
         value = following[1] if following[:1] == ["="] and len(following) > 1 else (following or ["="])[0]
         key, colon, after = setting.partition(":")
         fixes = [f"{key}={after}"] if colon else [f"{setting}={value.lstrip('=')}"] if "=" not in value[1:] else []
-        fix = next((shlex.quote(f) for f in fixes if not f.endswith("=") and _parsed(f)), f"python {entry}.py --help")
+        fix = next((shlex.quote(f) for f in fixes if not f.endswith("=") and _parsed(f)), f"{as_typed(entry)} --help")
         return f"got '{setting}', allowed: KEY=VALUE or GROUP=CHOICE, without spaces around the '='. Fix: {fix}"
     parts = setting.split()
     if len(parts) > 1 and all(re.match(r"[+~]*[\w./@]+=.", part) and _parsed(part) for part in parts):
@@ -184,7 +185,7 @@ def _unreadable(setting: str, following: Sequence[str], entry: str) -> str:
         return f"'{setting}' holds an invisible character, {invisible!a}. Fix: leave it out"
     suggestions = dict.fromkeys(_suggestions(setting)) if key.strip() else ()
     fix = next((shlex.quote(f) for f in suggestions if _parsed(f)), "")
-    return f"'{setting}' cannot be read. Fix: {fix or f'KEY=VALUE, see python {entry}.py --help'}"
+    return f"'{setting}' cannot be read. Fix: {fix or f'KEY=VALUE, see {as_typed(entry)} --help'}"
 
 
 def _suggestions(setting: str) -> Iterator[str]:

@@ -1,13 +1,17 @@
-"""Parsing and exit codes of further commands (`python -m cotpress.NAME`) that take `key=value`."""
+"""Parsing, completion and exit codes of the commands without a configuration, which take `key=value`."""
 
 import logging
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from cotpress.cli.app import end_with_code, stop
+from cotpress.cli.completion import SWITCHES, Candidate, last_word, shell_completion
 from cotpress.errors import ConfigError, CotpressError, did_you_mean
+from cotpress.invocation import as_typed, program
 from cotpress.settings import insert_home
 from cotpress.store.paths import disk_problem
 from cotpress.store.redaction import Redacting, refuse_secret_arguments
@@ -45,21 +49,28 @@ def parse(schema: type[C], arguments: Sequence[str]) -> C:
     return settings
 
 
-def run_command(schema: type[C], task: Callable[[C], None], usage: str) -> None:
-    """Run a command and exit with its code; errors that a user can act on have no stack trace."""
-    end_with_code(lambda: _command(schema, task, usage))
+def run_command(name: str, schema: type[C], task: Callable[[C], None], usage: str) -> None:
+    """Run a command and exit with its code; errors that a user can act on have no stack trace.
+
+    `usage` holds `{command}` in the place of the command as it is typed, and `{train}` for the name of that command.
+    """
+    end_with_code(lambda: _command(name, schema, task, usage))
 
 
-def _command(schema: type[C], task: Callable[[C], None], usage: str) -> None:
+def _command(name: str, schema: type[C], task: Callable[[C], None], usage: str) -> None:
     arguments = sys.argv[1:]
     if {"--help", "-h"} & set(arguments):
-        sys.stdout.write(usage)
+        sys.stdout.write(usage.format(command=as_typed(name), train=program("train")))
         return
     lines = logging.StreamHandler(sys.stderr)
     lines.setFormatter(Redacting("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[lines])
     logging.getLogger("cotpress").setLevel(logging.INFO)
     try:
+        if set(SWITCHES) & set(arguments):
+            offer = partial(_candidates, schema)
+            sys.stdout.write(shell_completion(as_typed(name), offer, arguments, os.environ))
+            return
         task(parse(schema, arguments))
     except CotpressError as error:
         stop(str(error), 2 if isinstance(error, ConfigError) else 1)
@@ -68,6 +79,14 @@ def _command(schema: type[C], task: Callable[[C], None], usage: str) -> None:
         if problem is None:
             raise
         stop(f"cannot use {problem}. Fix: output=PATH, a place that can be written", 1)
+
+
+def _candidates(schema: type[Any], line: str) -> Iterator[Candidate]:
+    """The completions of the last word of a command line: settings, and the values of those that are true or false."""
+    _, word = last_word(line)
+    for field in fields(schema):
+        words = [f"{field.name}={value}" for value in ("true", "false")] if field.type is bool else []
+        yield from (Candidate(w) for w in (words if "=" in word else [f"{field.name}="]) if w.startswith(word))
 
 
 def _as_assignment(argument: str) -> str:

@@ -1,20 +1,22 @@
-"""Tab completion of the entry scripts in bash, zsh and fish.
+"""Tab completion of the commands in bash, zsh and fish.
 
-After `eval "$(python train.py -sc install=bash)"` the shell calls `python train.py -sc query=bash` at every TAB. This
-replaces Hydra's plugins, which search the script for `@hydra.main`, offer schemas and groups that the script does not
-have, complete no members of enumerations, and remove `=` from the word breaks of the whole shell.
+After `eval "$(cotpress -sc install=bash)"`, or the same with `python train.py`, the shell calls `cotpress -sc
+query=bash` at every TAB. This replaces Hydra's plugins, which search the script for `@hydra.main`, offer schemas and
+groups that the script does not have, complete no members of enumerations, and remove `=` from the word breaks of the
+whole shell.
 
-The function of each shell calls the entry script on the command line with the Python before it, and leaves every other
-command to the shell. Without candidates the shell completes file names.
+The function of each shell calls what the command line begins with: `cotpress`, `python -m cotpress`, or an entry script
+with the Python before it. Every other command is left to the shell. Without candidates the shell completes file names.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from cotpress.cli.help import choices, group_line, groups_of
 from cotpress.errors import ConfigError
+from cotpress.invocation import as_typed
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -38,10 +40,21 @@ class Candidate(NamedTuple):
     meaning: str = ""
 
 
-def shell_completion(entry: str, conf: Path, arguments: Sequence[str], environment: Mapping[str, str]) -> str:
-    """The output of `-sc install=SHELL`, or of `-sc query=SHELL` for the line typed in an entry script's command.
+def shell_completion(
+    command: str,
+    offer: Callable[[str], Iterable[Candidate]],
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+) -> str:
+    """The output of `-sc install=SHELL`, or of `-sc query=SHELL` for the line that is being typed.
 
     The shell gives the line and the position of the cursor in the variables `COMP_LINE` and `COMP_POINT`.
+
+    Args:
+        command: The command as it is typed, for messages.
+        offer: Returns the completions of the last word of a line.
+        arguments: Arguments with `-sc`.
+        environment: Environment variables.
 
     Raises:
         ConfigError: No such action or shell.
@@ -51,21 +64,31 @@ def shell_completion(entry: str, conf: Path, arguments: Sequence[str], environme
     if action not in ("install", "query") or shell not in _SHELLS:
         raise ConfigError(
             f"-sc: got '{request}', allowed: install=SHELL with SHELL one of {', '.join(_SHELLS)}. "
-            f'Fix: eval "$(python {entry}.py -sc install=bash)", or python {entry}.py -sc install=fish | source'
+            f'Fix: eval "$({command} -sc install=bash)", or {command} -sc install=fish | source'
         )
     if action == "install":
         return Path(__file__).with_name(f"completion.{shell}").read_text(encoding="utf-8")
-    line = environment.get("COMP_LINE", "")
-    point = environment.get("COMP_POINT", "")
-    offered = candidates(entry, conf, line[: int(point)] if point.isdigit() else line)
+    offered = offer(line_typed(environment))
     return "".join(f"{c.word}\t{c.meaning}\n" if c.meaning and shell != "bash" else f"{c.word}\n" for c in offered)
+
+
+def line_typed(environment: Mapping[str, str]) -> str:
+    """The command line before the cursor."""
+    line, point = environment.get("COMP_LINE", ""), environment.get("COMP_POINT", "")
+    return line[: int(point)] if point.isdigit() else line
+
+
+def last_word(line: str) -> tuple[list[str], str]:
+    """The words of a command line before the one that is being typed, and that one, which may be empty."""
+    words = line.split()
+    word = "" if not words or line[-1].isspace() else words.pop()
+    return words, word
 
 
 def candidates(entry: str, conf: Path, line: str) -> list[Candidate]:
     """The completions of the last word of a command line (its text before the cursor), in reading order."""
-    words = line.split()
-    word = "" if not words or line[-1].isspace() else words[-1]
-    earlier = words[2 : len(words) - bool(word)]  # without the interpreter and the script
+    words, word = last_word(line)
+    earlier = words[len(as_typed(entry).split()) :]
     if word.startswith("-"):
         offered: Iterator[Candidate] = (Candidate(flag, meaning) for flag, meaning in _FLAGS.items())
     elif earlier and earlier[-1] in ("--cfg", "-c"):

@@ -12,6 +12,7 @@ from cotpress.cli.help import choices, defaults_of, groups_of
 from cotpress.cli.models import GROUP
 from cotpress.config import SCHEMAS
 from cotpress.errors import ConfigError, did_you_mean
+from cotpress.invocation import as_typed, program
 from cotpress.settings import RATIO_RANGE
 from cotpress.tasks import PLAN_FIX, RUNS_ALONE
 
@@ -43,7 +44,7 @@ def explain(error: BaseException, entry: str, conf: Path) -> str | None:
         problem = str(error).partition("\n")[0].partition(" : Override(")[0]
         return (
             f"the command line cannot be read: {problem or type(error).__name__}. Allowed: KEY=VALUE, or GROUP=CHOICE "
-            f"with the name of a choice. Fix: python {entry}.py --help"
+            f"with the name of a choice. Fix: {as_typed(entry)} --help"
         )
     return None
 
@@ -102,8 +103,8 @@ def _unknown_key(key: str, names: Iterable[str], entry: str, conf: Path) -> str:
         elsewhere = f" It is a setting of {', '.join(owners)}."
     elif group and name in _top_keys(entry, conf):
         elsewhere = f" It stands by itself: {name}=VALUE."
-    elif scripts := [f"{s}.py" for s in SCRIPTS if not group and s != entry and name in _top_keys(s, conf)]:
-        elsewhere = f" {entry}.py does not have it, but {', '.join(scripts)}."
+    elif scripts := [program(s) for s in SCRIPTS if not group and s != entry and name in _top_keys(s, conf)]:
+        elsewhere = f" {program(entry)} does not have it, but {', '.join(scripts)}."
     return f"unknown key '{key}'.{elsewhere}{did_you_mean(name, names)}"
 
 
@@ -163,11 +164,11 @@ def _explain_override(text: str, entry: str, conf: Path) -> str:
         return _explain_unknown(unknown[1], entry, conf)
     if several := re.match(r"Ambiguous value for argument '(.+?)=(.*)'", text):
         return (
-            f"{several[1]}: got several values, '{several[2]}'. Fix: with -m each of them is a job (python {entry}.py "
+            f"{several[1]}: got several values, '{several[2]}'. Fix: with -m each of them is a job ({as_typed(entry)} "
             f"-m {several[1]}={several[2]}); a list is written [{several[2]}]; a decimal point is a point"
         )
     if sweep := re.match(r"Sweep parameters '(.+)' requires --multirun", text):
-        return f"'{sweep[1]}' names several values, one for each job. Fix: python {entry}.py -m {shlex.quote(sweep[1])}"
+        return f"'{sweep[1]}' names several values, one for each job. Fix: {as_typed(entry)} -m {shlex.quote(sweep[1])}"
     return " ".join(text.split())
 
 
@@ -182,7 +183,8 @@ def _explain_unknown(key: str, entry: str, conf: Path) -> str:
         return _unknown_key(key if "." in key else name, _top_keys(entry, conf), entry, conf)
     if owners := places.get(key):
         return f"{key}: the chosen {place.partition('.')[0]} has no such place. Allowed: with {', '.join(owners)}"
-    wrong = f"no group '{group}' stands at '{place}'" if place else f"the group does not stand by itself in {entry}.py"
+    alone = f"the group does not stand by itself in {program(entry)}"
+    wrong = f"no group '{group}' stands at '{place}'" if place else alone
     return f"{key}: {wrong}. Allowed: {', '.join(f'{p}=CHOICE' for p in sorted(places))}"
 
 
@@ -212,7 +214,7 @@ def check_options(arguments: Sequence[str], entry: str) -> None:
     from hydra._internal.utils import get_args_parser
 
     def refuse(message: str) -> NoReturn:
-        raise ConfigError(f"{message.removeprefix('argument ')}. Fix: python {entry}.py --help lists the options")
+        raise ConfigError(f"{message.removeprefix('argument ')}. Fix: {as_typed(entry)} --help lists the options")
 
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cotpress.config import SCHEMAS
 from cotpress.errors import ConfigError
+from cotpress.invocation import as_typed, program
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -125,8 +126,8 @@ class _Command:
             return name
         if not kept and not defaults:
             raise ConfigError(
-                f"experiment: got '{name}', but {self.entry}.py has none of the settings that it changes: "
-                f"{', '.join(dict.fromkeys(left_out))}. Fix: python train.py experiment={name}"
+                f"experiment: got '{name}', but {program(self.entry)} has none of the settings that it changes: "
+                f"{', '.join(dict.fromkeys(left_out))}. Fix: {as_typed('train')} experiment={name}"
             )
         ConfigStore.instance().store(
             group=f"{_KEY}/{self.entry}", name=name, node={"defaults": defaults, **kept}, package="_global_"

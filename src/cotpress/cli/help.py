@@ -10,47 +10,48 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cotpress.errors import ConfigError, did_you_mean
+from cotpress.invocation import as_typed, program
 from cotpress.plugins import choice_lines
 
 LINE = 118
 """Longest line of a page, in characters."""
 
-USAGE = {
+USAGE: dict[str, tuple[str, list[str]]] = {
     "train": (
         "The whole flow: data, reference model, scores, compression, fine-tuning, evaluation, table.",
         [
-            "python train.py scorer=cts ratio=0.7",
-            "python train.py -m scorer=cts,tokenskip,random ratio=0.5,0.7,0.9",
-            "python train.py data=self_written questions@data.questions=gsm8k model=qwen7b scorer=tokenskip_xlmr",
-            "python train.py -m scorer=cts,random ratio=0.7 until=sft",
-            "python train.py model=qwen32b sft=full trainer=gpu plan=true",
+            "scorer=cts ratio=0.7",
+            "-m scorer=cts,tokenskip,random ratio=0.5,0.7,0.9",
+            "data=self_written questions@data.questions=gsm8k model=qwen7b scorer=tokenskip_xlmr",
+            "-m scorer=cts,random ratio=0.7 until=sft",
+            "model=qwen32b sft=full trainer=gpu plan=true",
         ],
     ),
     "compress": (
         "Data to compressed training data, no fine-tuning.",
         [
-            "python compress.py data=jsonl data.path=FILE scorer=cts ratio=0.5 export=trl output=DIR",
-            "python compress.py data=jsonl data.path=FILE data.field=COLUMN scorer.condition=question ratio=0.5",
+            "data=jsonl data.path=FILE scorer=cts ratio=0.5 export=trl output=DIR",
+            "data=jsonl data.path=FILE data.field=COLUMN scorer.condition=question ratio=0.5",
         ],
     ),
     "fidelity": (
         "Agreement of a scorer with known importance.",
         [
-            "python fidelity.py scorer=cts truth=planted",
-            "python fidelity.py -m scorer=cts,tokenskip,random reference=none,lora",
-            "python fidelity.py truth=thought_anchors truth.path=FILE scorer=cts",
+            "scorer=cts truth=planted",
+            "-m scorer=cts,tokenskip,random reference=none,lora",
+            "truth=thought_anchors truth.path=FILE scorer=cts",
         ],
     ),
     "evaluate": (
         "Any checkpoint or PEFT adapter on any benchmark.",
         [
-            "python evaluate.py model=smollm2 adapter=DIR benchmark=planted",
-            "python evaluate.py runs=outputs/runs",
-            "python evaluate.py -m model=OWNER/NAME adapter=DIR benchmark=gsm8k,math500 n=4",
-            "python evaluate.py -m model=smollm2 adapter=DIR ratio=0.5,0.7,1.0    (a student of compression=mixed)",
+            "model=smollm2 adapter=DIR benchmark=planted",
+            "runs=outputs/runs",
+            "-m model=OWNER/NAME adapter=DIR benchmark=gsm8k,math500 n=4",
+            "-m model=smollm2 adapter=DIR ratio=0.5,0.7,1.0    (a student of compression=mixed)",
         ],
     ),
-    "report": ("Tables and plots from finished runs.", ["python report.py runs=outputs/runs"]),
+    "report": ("Tables and plots from finished runs.", ["runs=outputs/runs"]),
 }
 GROUPS = {
     "benchmark": "the problems that students are asked",
@@ -75,7 +76,7 @@ GROUPS = {
 }
 """Purpose of each configuration group."""
 PLAN = "  plan=true          memory on 1 to 8 GPUs and GPU hours of what would run, then end; loads no weights"
-"""Line of the page of `train.py`."""
+"""Line of the page of `train`."""
 _SETTINGS = {
     "ratio": "ratio=R            fraction of the thinking tokens KEPT, in [0, 1]",
     "output": "output=DIR         folder for the result",
@@ -103,17 +104,19 @@ OWN = {
     "evaluate": ("adapter", "runs", "ratio", "marker", "n", "seed", "name", "output_root", "plugins"),
     "report": ("runs", "output", "viewer_traces", "margin", "output_root", "plugins"),
 }
-"""The settings of each script that stand by themselves."""
-COMMON = """\
+"""The settings of each command that stand by themselves."""
+_COMMON = """\
   GROUP.KEY=VALUE    any value inside a group, e.g. scorer.condition=question
   -m                 multirun: comma-separated values, every combination once
   --help GROUP       every choice of a group and what it is
   --cfg job          show the composed configuration and stop
   --hydra-help       Hydra's own options
-
-Tab completion: eval "$(python train.py -sc install=bash)", for zsh the same with zsh; fish:
-python train.py -sc install=fish | source
 """
+COMPLETION = """\
+Tab completion: eval "$({command} -sc install=bash)", for zsh the same with zsh; fish:
+{command} -sc install=fish | source
+"""
+"""End of a page, which installs the completion by a command."""
 
 
 def help_page(name: str, conf: Path, words: Sequence[str] = ()) -> str:
@@ -127,18 +130,20 @@ def help_page(name: str, conf: Path, words: Sequence[str] = ()) -> str:
         named = dict.fromkeys(word.partition("=")[0].partition("@")[0] for word in words)
         return "\n".join(_group_page(group, known.get(group), conf) for group in named)
     purpose, examples = USAGE[name]
-    lines = [f"{name}.py - {purpose}", "", *(f"  {e}" for e in examples)]
+    command = as_typed(name)
+    lines = [f"{program(name)} - {purpose}", "", *(f"  {command} {settings}" for settings in examples)]
     if name == "train":
         lines += ["", PLAN]
     if known:
-        lines += ["", f"Groups (GROUP=CHOICE, * is the default; python {name}.py --help GROUP explains the choices):"]
+        lines += ["", f"Groups (GROUP=CHOICE, * is the default; {command} --help GROUP explains the choices):"]
     width = max(map(len, known), default=0)
     indent = " " * (width + 6)
     for group, default in known.items():
         lines.append(f"  {group:<{width}}  {group_line(group)}")
         names = " ".join(f"{'*' if choice == default else ''}{choice}" for choice in choices(conf / group))
         lines += textwrap.wrap(names, LINE, initial_indent=indent, subsequent_indent=indent)
-    return "\n".join([*lines, "", "Settings:", *(f"  {_SETTINGS[key]}" for key in OWN[name]), COMMON])
+    settings = [f"  {_SETTINGS[key]}" for key in OWN[name]]
+    return "\n".join([*lines, "", "Settings:", *settings, _COMMON, COMPLETION.format(command=command)])
 
 
 def _group_page(group: str, default: str | None, conf: Path) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from cotpress.compression.config import ExportFormat
 from cotpress.errors import ConfigError, DataError
+from cotpress.invocation import program
 from cotpress.prompts import ChatConfig, ChatFormat, assistant_text, messages, render_chat
 from cotpress.records import COMPRESSED_FILE, CompressedTrace
 from cotpress.settings import differences
@@ -180,7 +181,8 @@ def warn_of_template(row: CompressedTrace, chat: ChatConfig, tokenizer: "PreTrai
         log.warning(
             "the chat template of this model removes the thinking from the assistant's turn: a trainer that applies it "
             "to these conversations trains on the response alone. Fix: give the trainer a template that keeps it, or "
-            "train with train.py"
+            "train with %s",
+            program("train"),
         )
 
 

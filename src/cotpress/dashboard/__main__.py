@@ -1,20 +1,21 @@
-"""`python -m cotpress.dashboard`: see `python -m cotpress.dashboard --help`."""
+"""`cotpress dashboard`, also `python -m cotpress.dashboard`: see `cotpress dashboard --help`."""
 
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cotpress.cli.commands import run_command
-from cotpress.errors import ConfigError, HubError, MissingExtraError
+from cotpress.errors import ConfigError, HubError, MissingExtraError, install_extra
+from cotpress.invocation import Form, remember
 from cotpress.store.artifacts import write_text_atomic
 from cotpress.store.redaction import print_lines, without_secrets
 
 USAGE = """\
-python -m cotpress.dashboard - the W&B workspace and report over the runs of tracker=wandb
+{command} - the W&B workspace and report over the runs of tracker=wandb
 
-  python -m cotpress.dashboard entity=TEAM project=cotpress
-  python -m cotpress.dashboard entity=TEAM sweep=scorers scorers=[cts,random]
-  python -m cotpress.dashboard --dry-run output=dashboard.json      no account: write what would be sent
+  {command} entity=TEAM project=cotpress
+  {command} entity=TEAM sweep=scorers scorers=[cts,random]
+  {command} --dry-run output=dashboard.json      no account: write what would be sent
 
   entity=TEAM       W&B team or user
   project=NAME      W&B project (default cotpress)
@@ -50,7 +51,7 @@ def main(config: DashboardConfig) -> None:
     except ModuleNotFoundError as error:
         if not str(error.name).startswith("wandb"):
             raise
-        raise MissingExtraError("the dashboard", "wandb-workspaces", "pip install 'cotpress[dashboard]'") from error
+        raise MissingExtraError("the dashboard", "wandb-workspaces", install_extra("dashboard")) from error
     if config.entity is None and not config.dry_run:
         raise ConfigError("entity: no W&B team or user given. Fix: entity=TEAM_OR_USER, or --dry-run")
     workspace, report = make_views(
@@ -72,5 +73,11 @@ def main(config: DashboardConfig) -> None:
     print_lines(f"report: {report.url}", f"workspace: {workspace.url}")
 
 
+def run() -> None:
+    """Run the command and exit with its code."""
+    run_command("dashboard", DashboardConfig, main, USAGE)
+
+
 if __name__ == "__main__":
-    run_command(DashboardConfig, main, USAGE)
+    remember(Form.script)
+    run()

@@ -72,7 +72,7 @@ def make_views(*, entity: str, project: str, sweep: str | None, scorers: list[st
         entity=entity,
         project=project,
         title=f"{TITLE}{suffix}"[:128],
-        description="Compressed chains of thought: what was kept, what it cost. Made by python -m cotpress.dashboard.",
+        description="Compressed chains of thought: what was kept, what it cost. Made by cotpress dashboard.",
         width="fluid",
         blocks=_blocks(sweep, scorers),
     )

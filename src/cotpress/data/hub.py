@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from cotpress.data.config import HubDataConfig
 from cotpress.data.files import BATCH_ROWS, ENDS, Files, Raw, ending, sha256, table_rows
-from cotpress.errors import ConfigError, DataError, MissingExtraError, did_you_mean
+from cotpress.errors import ConfigError, DataError, MissingExtraError, did_you_mean, install_extra
 from cotpress.modeling.hub import from_hub
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -106,7 +106,7 @@ def _quiet(group: str) -> None:
     try:
         import datasets
     except ModuleNotFoundError:
-        raise MissingExtraError(f"{group}=hub", "datasets", "pip install 'cotpress[hub]'") from None
+        raise MissingExtraError(f"{group}=hub", "datasets", install_extra("hub")) from None
     datasets.logging.set_verbosity_error()
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()

@@ -38,6 +38,7 @@ from cotpress.data.self_written import SOLVED, solve
 from cotpress.data.thinking import untagged, without_tags
 from cotpress.devices.config import TrainerConfig
 from cotpress.errors import ConfigError, DataError
+from cotpress.invocation import program
 from cotpress.modeling.config import BASE_WEIGHTS, ORIGINAL_WEIGHTS, ModelConfig
 from cotpress.modeling.sources import adapter_directory
 from cotpress.modeling.weights import TrainedWeights
@@ -279,7 +280,7 @@ def _self_written(
         raise ConfigError(f"{group}=self_written: there is no model to answer the questions. Fix: model=NAME")
     if writer is None and config.writer == ORIGINAL_WEIGHTS:
         raise ConfigError(
-            f"{group}.writer: got original, a student that train.py trains and this command does not. Fix: "
+            f"{group}.writer: got original, a student that {program('train')} trains and this command does not. Fix: "
             f"{group}.writer=DIR with the folder of a student"
         )
     asked = questions or problems(config.questions, store, f"{group}.questions")

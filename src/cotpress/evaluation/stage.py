@@ -23,6 +23,7 @@ from cotpress.generation.asking import Batch, ask, journal
 from cotpress.generation.backends import GREEDY, REFUSED, Backend, OpenBackend, generation_identity, open_backend
 from cotpress.generation.config import GenerationConfig, ServerGenerationConfig, VllmGenerationConfig
 from cotpress.generation.hf import TransformersBackend
+from cotpress.invocation import as_typed
 from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_tokenizer, prompt_identity
 from cotpress.modeling.sources import adapter_directory, model_directory, source_identity
@@ -225,7 +226,8 @@ class _Answering:
             if name is None:
                 raise NotServedError(
                     f"evaluation.generation: {candidate.system} is a whole model ({model.path}), which the server "
-                    f"{generation.base_url} does not serve. Fix: vllm serve {model.path}, then evaluate.py runs=DIR"
+                    f"{generation.base_url} does not serve. Fix: vllm serve {model.path}, then "
+                    f"{as_typed('evaluate')} runs=DIR"
                 )
             generation = dataclasses.replace(generation, model=name)
         return self.open_backend(generation, model, self.trainer, self.store, adapter=adapter)

@@ -1,4 +1,4 @@
-"""`python -m cotpress.hub`: see `python -m cotpress.hub --help`."""
+"""`cotpress hub`, also `python -m cotpress.hub`: see `cotpress hub --help`."""
 
 import tempfile
 from dataclasses import dataclass
@@ -11,19 +11,20 @@ from cotpress.cli.commands import run_command
 from cotpress.errors import ConfigError, HubError
 from cotpress.hub.folder import write_folder
 from cotpress.hub.publication import Publication, read_publication
+from cotpress.invocation import Form, remember
 from cotpress.modeling.hub import answering_hub
 from cotpress.store.redaction import print_lines
 
 PUSH_SILENCE_S = 300.0
 """Seconds without an answer after which a push fails; the hub needs time to store large files."""
 USAGE = """\
-python -m cotpress.hub - a trained student to the Hugging Face hub, with its model card
+{command} - a trained student to the Hugging Face hub, with its model card
 
-  python -m cotpress.hub run=outputs/runs/NAME repo=USER/NAME dry_run=true output=DIR
-  python -m cotpress.hub run=outputs/runs/NAME repo=USER/NAME
-  python -m cotpress.hub run=outputs/runs/NAME repo=USER/NAME merge=true
+  {command} run=outputs/runs/NAME repo=USER/NAME dry_run=true output=DIR
+  {command} run=outputs/runs/NAME repo=USER/NAME
+  {command} run=outputs/runs/NAME repo=USER/NAME merge=true
 
-  run=DIR              run directory of train.py
+  run=DIR              run directory of {train}
   repo=USER/NAME       repository of the student
   dry_run=true         write the folder and send nothing (output=DIR)
   private=false        make a new repository public; the default is private
@@ -102,5 +103,11 @@ def push_to_hub(publication: Publication, repo: str, *, private: bool, **base: A
     return str(address)
 
 
+def run() -> None:
+    """Run the command and exit with its code."""
+    run_command("hub", HubConfig, main, USAGE)
+
+
 if __name__ == "__main__":
-    run_command(HubConfig, main, USAGE)
+    remember(Form.script)
+    run()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cotpress.errors import ArtifactError, ConfigError
+from cotpress.invocation import program
 from cotpress.modeling.config import ModelSource
 from cotpress.modeling.weights import TrainedWeights
 from cotpress.records import CONFIG_FILE, RESULTS_FILE, Origin, SystemResult
@@ -75,7 +76,7 @@ def read_publication(run_dir: Path, base_model: str | None, *, merge: bool = Fal
     key = rows[-1].artifacts.get("sft") if rows else None
     if key is None:
         raise ArtifactError(
-            f"'{run_dir}' trained no student. Fix: give a run directory of train.py, run=outputs/runs/NAME"
+            f"'{run_dir}' trained no student. Fix: give a run directory of {program('train')}, run=outputs/runs/NAME"
         )
     store = ArtifactStore(run_dir.resolve().parents[1])
     student = _open(store, key)

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf
 
-from cotpress.errors import MissingExtraError
+from cotpress.errors import MissingExtraError, install_extra
 from cotpress.store.sweeps import PLAN_FILE, JobState, read_sweep, write_note, write_plan
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def check_launcher(arguments: Sequence[str]) -> None:
         if option == "hydra/launcher" and name in EXTRAS:
             package, extra = EXTRAS[name]
             if importlib.util.find_spec(f"hydra_plugins.{package}") is None:
-                raise MissingExtraError(argument, package, f"pip install 'cotpress[{extra}]'")
+                raise MissingExtraError(argument, package, install_extra(extra))
 
 
 def planned_jobs(config: "DictConfig") -> list[list[str]] | None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cotpress.errors import CotpressError, ModelError
+from cotpress.invocation import as_typed
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +44,9 @@ def check_model(folder: Path, named: str, key: str) -> None:
         base = _json(folder / ADAPTER_CONFIG, named, key).get("base_model_name_or_path")
         trained_on = f" ('{base}')" if base else ""
         raise ModelError(
-            f"{key}: '{named}' is a PEFT adapter, not a whole model. Fix: evaluate.py adapter={named} with the model "
-            f"that it was trained on{trained_on}; elsewhere merge it into that model (merge_and_unload) and give the "
-            f"folder of the result as {key}=DIR"
+            f"{key}: '{named}' is a PEFT adapter, not a whole model. Fix: {as_typed('evaluate')} adapter={named} with "
+            f"the model that it was trained on{trained_on}; elsewhere merge it into that model (merge_and_unload) and "
+            f"give the folder of the result as {key}=DIR"
         )
     raise ModelError(
         f"{key}: '{named}' has no config.json, which describes the model: {folder} holds {_names(folder)}. Fix: fetch "

@@ -8,7 +8,7 @@ from enum import Enum
 from functools import cache
 from typing import TYPE_CHECKING
 
-from cotpress.errors import ConfigError
+from cotpress.errors import ConfigError, install_extra
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -47,7 +47,7 @@ def word_counter(weights: WordWeights, student: "Callable[[], PreTrainedTokenize
     except ImportError as error:
         raise ConfigError(
             "compression.word_weights: got tiktoken, but the package is not installed. "
-            f"Fix: pip install 'cotpress[llmlingua2]'; {fix}"
+            f"Fix: {install_extra('llmlingua2')}; {fix}"
         ) from error
     try:
         encoding = tiktoken.encoding_for_model(OPENAI_MODEL)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cotpress.errors import ArtifactError, DataError, UnreadableError
+from cotpress.invocation import as_typed
 from cotpress.records import (
     CONFIG_FILE,
     FAILURE_FILE,
@@ -323,7 +324,7 @@ def _collected(directories: Sequence[Path], sweeps: Sequence[Sweep]) -> Collecti
 
 def _why_unfinished(run_dir: Path) -> str:
     if (run_dir / STUDENTS_FILE).exists():
-        return f"its students are trained, but have not answered: python evaluate.py runs={run_dir}"
+        return f"its students are trained, but have not answered: {as_typed('evaluate')} runs={run_dir}"
     if any(run_dir.glob(UNTIL_FILES)):
         return "ended early, as until=STAGE says; the same command without it goes on"
     return "not finished: still running or interrupted"

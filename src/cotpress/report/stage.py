@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cotpress.errors import ArtifactError
+from cotpress.invocation import as_typed
 from cotpress.records import CONFIG_FILE, RESULTS_FILE
 from cotpress.report import page as pages
 from cotpress.report.comparison import MARGIN, Comparison, answers_of, compare
@@ -175,7 +176,8 @@ def show_ended(run_dir: Path, until: str) -> None:
 
 def _ended(made: Sequence[str], students: Sequence[str], folder: Path) -> list[str]:
     """Lines about runs that ended after a stage; `folder` is the place that holds them all."""
-    asked = [f"their answers and the table: python evaluate.py runs={shlex.quote(str(folder))}"] if students else []
+    command = f"{as_typed('evaluate')} runs={shlex.quote(str(folder))}"
+    asked = [f"their answers and the table: {command}"] if students else []
     return [*made, *students, *asked, "go on: the same command without until"]
 
 

@@ -17,7 +17,7 @@ from typing import TypeGuard
 
 from cotpress.errors import ArtifactError, ConfigError, UnreadableError
 
-FIX = "Fix: choose a place that can be written and has room, with output_root=DIR (compress.py: also output=DIR)"
+FIX = "Fix: choose a place that can be written and has room, with output_root=DIR (compress: also output=DIR)"
 _MOST_FILES = 100_000
 """Most files of a folder with input; adapters, models and data sets have fewer."""
 NO_FILES = frozenset({errno.EMFILE, errno.ENFILE})

@@ -38,6 +38,7 @@ UNFOLLOWED = {
     "cotpress.tracking": "what is shown while a stage works",
     "cotpress.plugins": "registration; the registered code is a root",
     "cotpress.settings": "refuses values and changes none",
+    "cotpress.invocation": "names of commands in messages",
     "cotpress.devices.launch": "starts one process per device",
     "cotpress.devices.forkserver": "starts processes",
     "cotpress.devices.nodes": "connects machines",
@@ -275,5 +276,11 @@ def _module_name(path: Path) -> str:
 
 
 _FOLDER = Path(__file__).parents[1]
-_FILES = {path: path.read_bytes() for path in sorted(_FOLDER.rglob("*")) if path.is_file() and path.suffix != ".pyc"}
+_CONF = _FOLDER / "conf"
+"""The YAML files, which are a link in a checkout: their settings are part of identities."""
+_FILES = {
+    path: path.read_bytes()
+    for path in sorted(_FOLDER.rglob("*"))
+    if path.is_file() and path.suffix != ".pyc" and not path.is_relative_to(_CONF)
+}
 _sources = Sources({_module_name(path): (path, text) for path, text in _FILES.items() if path.suffix == ".py"})

@@ -27,6 +27,7 @@ from cotpress.evaluation.summary import token_counter
 from cotpress.generation.backends import KeptBackend
 from cotpress.generation.config import ServerGenerationConfig
 from cotpress.generation.server import ServerBackend
+from cotpress.invocation import as_typed
 from cotpress.modeling.config import ModelConfig
 from cotpress.modeling.loading import is_trained_on
 from cotpress.modeling.weights import TrainedWeights
@@ -134,7 +135,7 @@ def check_runs(job: RunsJob) -> None:
                 f"model.path: got '{run.config.model.path}', whose files are not those of the model that the students "
                 f"of '{run.run_dir}' were trained on ('{own}'), so their numbers would mean nothing. Fix: "
                 "model.path=DIR with the same files, for a model of the hub also model.revision=COMMIT; "
-                "evaluate.py adapter=DIR puts a student on any model"
+                f"{as_typed('evaluate')} adapter=DIR puts a student on any model"
             )
 
 
@@ -153,7 +154,7 @@ def find_runs(job: RunsJob) -> list[Run]:
     if not found:
         raise DataError(
             f"runs: no run below '{place}' has trained students ({STUDENTS_FILE}). Fix: train them, e.g. with "
-            "train.py until=sft, or give the folder of their runs"
+            f"{as_typed('train')} until=sft, or give the folder of their runs"
         )
     runs = [_run(path, job.config, keys) for path in found]
     if (ratios := job.config.evaluation.ratios) and not any(_has_marker(run.trained) for run in runs):

@@ -9,6 +9,7 @@ from typing import Any
 from cotpress.config import EvaluateConfig, TrainConfig
 from cotpress.errors import ConfigError
 from cotpress.evaluation.config import Baseline, Prompted
+from cotpress.invocation import as_typed
 from cotpress.modeling.config import BASE_WEIGHTS, ORIGINAL_WEIGHTS
 from cotpress.modeling.weights import TrainedWeights
 from cotpress.records import BASE, MIXED, ORIGINAL, SHORTEST, Origin, System
@@ -25,11 +26,11 @@ _NO_ORIGINAL = (
     "another list without original and without prompts for it"
 )
 _NO_SHORTEST = (
-    "got shortest, a student that this run has not trained. Fix: leave it out, or train.py with "
+    "got shortest, a student that this run has not trained. Fix: leave it out, or {train} with "
     "evaluation.baselines+=shortest"
 )
 _NO_RANDOM = (
-    "got random, a student that this run has not trained. Fix: leave it out, or train.py with "
+    "got random, a student that this run has not trained. Fix: leave it out, or {train} with "
     "evaluation.baselines+=random"
 )
 """Messages for rows of students that a run has not trained."""
@@ -142,7 +143,7 @@ def _original(students: Students) -> Examinee:
 def _whole(system: System, trained: Trained | None, absent: str) -> Examinee:
     """Build the row of a student of whole traces; an error with the text `absent` where the run has not trained it."""
     if trained is None:
-        raise ConfigError(f"evaluation.baselines: {absent}")
+        raise ConfigError(_told(absent))
     return Examinee(system=system, student=trained.artifact, actual_ratio=1.0)
 
 
@@ -152,7 +153,11 @@ def _random(config: TrainConfig | EvaluateConfig, students: Students) -> list[Ex
         return []
     if students.random is not None:
         return [_at_ratio(students.random, config)]
-    raise ConfigError(f"evaluation.baselines: {_NO_RANDOM}")
+    raise ConfigError(_told(_NO_RANDOM))
+
+
+def _told(absent: str) -> str:
+    return f"evaluation.baselines: {absent.format(train=as_typed('train'))}"
 
 
 def _at_ratio(trained: Trained, config: TrainConfig | EvaluateConfig) -> Examinee:

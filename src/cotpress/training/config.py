@@ -8,7 +8,7 @@ from typing import Annotated
 from omegaconf import MISSING
 
 from cotpress.devices.config import HeadLoss
-from cotpress.errors import ConfigError, MissingExtraError, require
+from cotpress.errors import ConfigError, MissingExtraError, install_extra, require
 from cotpress.modeling.config import BASE_WEIGHTS, ModelConfig
 from cotpress.settings import Amount, Count, InputPath, Natural, interval
 
@@ -177,4 +177,4 @@ def liger_is_installed() -> bool:
 def check_head_loss(choice: HeadLoss) -> None:
     """Check that liger is installed if it is the implementation of the loss."""
     if choice is HeadLoss.liger and not liger_is_installed():
-        raise MissingExtraError("trainer.head_loss=liger", "liger-kernel", "pip install 'cotpress[gpu]'")
+        raise MissingExtraError("trainer.head_loss=liger", "liger-kernel", install_extra("gpu"))

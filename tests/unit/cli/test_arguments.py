@@ -94,7 +94,7 @@ def test_options_may_stand_between_settings(arguments: list[str], ordered: list[
         (["name=a\u202eb"], "leave it out"),
         (["labelled=planted"], "data@labelled=CHOICE"),
         (["data=[planted,jsonl]"], "leave out all but one"),
-        (["name=choice(a,b)"], "python train.py -m 'name=choice(a,b)'"),
+        (["name=choice(a,b)"], "cotpress train -m 'name=choice(a,b)'"),
     ],
 )
 def test_a_setting_that_cannot_be_read_is_answered_with_the_text_to_type(arguments: list[str], fix: str) -> None:
@@ -111,7 +111,11 @@ def test_a_setting_that_cannot_be_read_is_answered_with_the_text_to_type(argumen
         ("train", "+scorer.nope=1", r"^unknown key 'scorer\.nope'\. Allowed: baseline, condition, "),
         ("train", "model.ratio=0.7", r"^unknown key 'model\.ratio'\. It stands by itself: ratio=VALUE\. Allowed: "),
         ("train", "data.path=x", r"^unknown key 'data\.path'\. It is a setting of data=jsonl, data=hub\. Allowed: "),
-        ("report", "ratio=0.7", r"^unknown key 'ratio'\. report\.py does not have it, but train\.py, compress\.py"),
+        (
+            "report",
+            "ratio=0.7",
+            r"^unknown key 'ratio'\. cotpress report does not have it, but cotpress train, cotpress",
+        ),
         ("train", "scorer=null", r"^scorer: got null\. Allowed: answer_attention, "),
         ("train", "ratio=null", r"^ratio: got null, allowed: a number"),
         ("train", "=0.7", r"has no key before the '='"),

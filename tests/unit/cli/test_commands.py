@@ -46,11 +46,11 @@ def test_errors_for_users_have_no_stack_trace_and_help_needs_no_settings(
 
     monkeypatch.setattr(sys, "argv", ["x", "run=a"])
     with pytest.raises(SystemExit, match="1"):
-        run_command(Settings, refuse, "usage\n")
+        run_command("hub", Settings, refuse, "")
     assert capsys.readouterr().err == "\nerror: no token\n"
     monkeypatch.setattr(sys, "argv", ["x", "--help"])
-    run_command(Settings, refuse, "usage\n")
-    assert capsys.readouterr().out == "usage\n"
+    run_command("hub", Settings, refuse, "{command} run=DIR of {train}\n")
+    assert capsys.readouterr().out == "cotpress hub run=DIR of cotpress train\n"
 
 
 def _full(_: object) -> None:
@@ -69,5 +69,5 @@ def test_place_that_cannot_be_written_is_one_message(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["command", "run=x"])
     with pytest.raises(SystemExit, match="1"):
-        run_command(Settings, task, "")
+        run_command("hub", Settings, task, "")
     assert text in capsys.readouterr().err

@@ -4,12 +4,15 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from cotpress.__main__ import main
 from cotpress.cli.completion import candidates, shell_completion
 from cotpress.errors import ConfigError
+from cotpress.invocation import Form, remember
 from support.commands import ROOT, environment
 
 CONF = ROOT / "conf"
@@ -17,6 +20,11 @@ CONF = ROOT / "conf"
 
 def words(line: str, entry: str = "train") -> list[str]:
     return [c.word for c in candidates(entry, CONF, line)]
+
+
+def completed(request: str, line: str = "", point: int | None = None) -> str:
+    variables = {"COMP_LINE": line, "COMP_POINT": str(len(line) if point is None else point)}
+    return shell_completion("cotpress train", partial(candidates, "train", CONF), ["-sc", request], variables)
 
 
 @pytest.mark.parametrize("typed", ["scorer=", "-m ratio=0.5 scorer=", "+scorer@scorer.parts.new="])
@@ -75,27 +83,63 @@ def test_every_offered_group_has_choices(entry: str) -> None:
 
 def test_text_after_the_cursor_is_ignored() -> None:
     line = "python train.py scorer= ratio=0.5"
-    variables = {"COMP_LINE": line, "COMP_POINT": str(line.index(" ratio"))}
-    output = shell_completion("train", CONF, ["-sc", "query=bash"], variables).split()
+    output = completed("query=bash", line, line.index(" ratio")).split()
     assert "scorer=cts" in output
     assert all(w.startswith("scorer=") for w in output)
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_zsh_and_fish_get_meanings(shell: str) -> None:
-    variables = {"COMP_LINE": "python train.py reference=no", "COMP_POINT": "28"}
-    output = shell_completion("train", CONF, ["-sc", f"query={shell}"], variables)
+    output = completed(f"query={shell}", "python train.py reference=no")
     assert output == "reference=none\tNo reference model: the base model scores\n"
 
 
 @pytest.mark.parametrize("argument", ["install=tcsh", "install", "query=", "remove=bash"])
 def test_unknown_shell_or_action_is_refused(argument: str) -> None:
     with pytest.raises(ConfigError, match=r"allowed: install=SHELL with SHELL one of bash, zsh, fish"):
-        shell_completion("train", CONF, ["-sc", argument], {})
+        completed(argument)
+
+
+@pytest.mark.parametrize(
+    ("form", "line", "expected"),
+    [
+        (Form.script, "python train.py sc", ["scorer=", "scorer."]),
+        (Form.console, "cotpress train sc", ["scorer=", "scorer."]),
+        (Form.module, "python -m cotpress train sc", ["scorer=", "scorer."]),
+        (Form.module, "python -m cotpress train experiment=cts_long_cot scorer.cond", ["scorer.condition="]),
+    ],
+)
+def test_words_of_the_command_are_no_settings(form: Form, line: str, expected: list[str]) -> None:
+    remember(form)
+    assert words(line) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("cotpress ", ["train", "compress", "evaluate", "fidelity", "report", "plan", "dashboard", "hub"]),
+        ("cotpress re", ["report"]),
+        ("cotpress --v", ["--version"]),
+        ("cotpress nothing re", []),
+        ("cotpress compress expor", ["export="]),
+        ("cotpress plan scorer=cts trainer=g", ["trainer=gpu"]),
+        ("cotpress hub run=DIR me", ["merge="]),
+        ("cotpress hub merge=", ["merge=true", "merge=false"]),
+        ("cotpress dashboard sc", ["scorers="]),
+    ],
+)
+def test_commands_and_their_settings_are_completed(
+    line: str, expected: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["bin/cotpress", "-sc", "query=bash"])
+    monkeypatch.setenv("COMP_LINE", line)
+    monkeypatch.setenv("COMP_POINT", str(len(line)))
+    main()
+    assert capsys.readouterr().out.split() == expected
 
 
 ASK = """
-eval "$(python train.py -sc install=bash)"
+eval "$(python -m cotpress -sc install=bash)"
 COMP_LINE="$1" COMP_POINT=${#1} COMP_WORDS=($1) COMP_WORDBREAKS="$2"
 _cotpress
 printf '%s\\n' "${COMPREPLY[@]}"
@@ -110,6 +154,9 @@ printf '%s\\n' "${COMPREPLY[@]}"
         ("python train.py model@reference.base=smo", " ", ["model@reference.base=smollm2"]),
         ("python train.py model@ref", " =:@", ["@reference.base="]),  # readline takes @ for the word's beginning
         ("python Makefile sco", " =:@", [""]),
+        ("python -m json.tool sco", " =:@", [""]),
+        ("python -m cotpress train scorer=tokenskip_", " =:@", ["tokenskip_mbert", "tokenskip_xlmr"]),
+        ("python -m cotpress fid", " =:@", ["fidelity"]),
     ],
 )
 def test_bash_gets_the_part_that_readline_replaces(line: str, breaks: str, expected: list[str]) -> None:

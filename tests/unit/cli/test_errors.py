@@ -97,7 +97,7 @@ def test_reference_none_needs_no_epochs() -> None:
 
 @pytest.mark.parametrize("arguments", [["--cfg", "jobb"], ["--multirum"], ["--config-dir"]])
 def test_unknown_option_is_refused_in_one_message(arguments: list[str]) -> None:
-    with pytest.raises(ConfigError, match=r"Fix: python train\.py --help") as caught:
+    with pytest.raises(ConfigError, match=r"Fix: cotpress train --help") as caught:
         check_options(arguments, "train")
     assert "usage:" not in str(caught.value)
 

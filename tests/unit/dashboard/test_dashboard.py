@@ -146,5 +146,5 @@ def test_missing_package_is_an_error_that_names_the_extra(monkeypatch: pytest.Mo
     for name in [n for n in sys.modules if n.startswith(("wandb_workspaces.", "cotpress.dashboard."))]:
         if not name.endswith("__main__"):
             monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(MissingExtraError, match=r"cotpress\[dashboard\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'wandb-workspaces>=0\.4' \(the extra dashboard"):
         main(DashboardConfig(dry_run=True, output=str(tmp_path / "x.json")))

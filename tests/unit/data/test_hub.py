@@ -121,7 +121,9 @@ def test_path_that_is_no_hub_id_and_no_folder_is_refused(path: str) -> None:
 
 def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(MissingExtraError, match=r"data=hub needs .*'datasets'.*pip install 'cotpress\[hub\]'"):
+    with pytest.raises(
+        MissingExtraError, match=r"data=hub needs .*'datasets'.*pip install 'datasets>=5' \(the extra hub"
+    ):
         hub_module.find(hub("o/n"), "data")
 
 

@@ -97,7 +97,7 @@ def test_run_without_a_student_and_damaged_student_are_refused(finished: Callabl
         write(run_dir, tmp_path / "hub")
     rows = (result("Base", 1.0, 0.1, {}),)
     write_results(run_dir, RunResults(name="x", model="smollm2", benchmark="gsm8k", seed=42, rows=rows))
-    with pytest.raises(ArtifactError, match=r"trained no student\. Fix: give a run directory of train\.py"):
+    with pytest.raises(ArtifactError, match=r"trained no student\. Fix: give a run directory of cotpress train"):
         write(run_dir, tmp_path / "hub")
 
 

@@ -112,7 +112,7 @@ def test_run_until_its_students_has_no_results_and_names_the_students(
     shown = capsys.readouterr().out
     assert f"student Original: {trained}/students/original\n" in shown
     assert f"student random 0.7: {trained}/students/random-0.7\n" in shown
-    assert f"python evaluate.py runs={run_dir}\n" in shown
+    assert f"cotpress evaluate runs={run_dir}\n" in shown
     unfinished = collect(trained / "runs").unfinished
     assert all("its students are trained, but have not answered" in run.reason for run in unfinished)
 

@@ -77,7 +77,7 @@ def test_liger_needs_a_gpu_and_the_extra(monkeypatch):
     with pytest.raises(ConfigError, match=r"needs a GPU.*trainer=gpu"):
         pick_head_loss(HeadLoss.liger, CPU)
     monkeypatch.setattr(config, "liger_is_installed", lambda: False)
-    with pytest.raises(MissingExtraError, match=r"pip install 'cotpress\[gpu\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'liger-kernel>=0\.8' \(the extra gpu"):
         pick_head_loss(HeadLoss.liger, GPU)
 
 

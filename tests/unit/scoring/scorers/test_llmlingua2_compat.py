@@ -304,7 +304,9 @@ def test_missing_vocabulary_is_an_error_with_the_fix(tiktoken):
 def test_missing_package_is_an_error_before_anything_runs(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tiktoken", None)
     without = published(folder, tmp_path, "ratio=0.5", "compression.word_weights=tiktoken")._config
-    with pytest.raises(ConfigError, match=r"compression\.word_weights: got tiktoken.*Fix: pip install"):
+    with pytest.raises(
+        ConfigError, match=r"compression\.word_weights: got tiktoken.*Fix: pip install 'tiktoken>=0\.9'"
+    ):
         check(without)
     assert not list(tmp_path.glob("artifacts/decide/*"))
     without.ratio = 1  # nothing is counted
