@@ -104,7 +104,8 @@ class _Command:
         if file is None:
             return name  # Hydra lists the choices
         experiment: Any = OmegaConf.to_container(OmegaConf.load(file))
-        left_out, defaults = [], []
+        left_out: list[str] = []
+        defaults: list[str | dict[str, str]] = []
         for choice in experiment.pop("defaults", []):
             if isinstance(choice, str) and choice != "_self_":  # another experiment
                 part = self.part(choice)
