@@ -12,7 +12,7 @@ PEERS := .peers
 VLLM := .vllm
 LLAMA := .llama
 
-.PHONY: help run test test-kills test-slow test-slurm test-peers test-vllm fuzz audit bench docs check lint types clean install
+.PHONY: help run test test-package test-kills test-slow test-slurm test-peers test-vllm fuzz audit bench docs check lint types clean install
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -32,7 +32,10 @@ run: $(READY)  ## the whole flow on the embedded default; other settings with AR
 	$(BIN)/python train.py $(ARGS)
 
 test: $(READY)  ## the tests: at most 6 minutes on 2 cores, no network
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not slurm and not peers and not vllm" -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not slurm and not peers and not vllm and not package" -n auto --dist loadfile
+
+test-package: $(READY)  ## the wheel in an environment of its own, from an empty folder: 3 minutes, needs a package index
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m package $(ARGS) tests/package
 
 test-kills: $(READY)  ## kill commands at random moments of every stage, repeat it, compare: about 2 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python tests/tool/kills.py $(ARGS)

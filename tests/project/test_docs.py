@@ -22,7 +22,7 @@ from support.commands import ROOT, SMALL, Command
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-SCRIPT = re.compile(r"python (train|compress|evaluate|fidelity|report)\.py\b([^`]*)")
+SCRIPT = re.compile(r"(?:python|cotpress) (train|compress|evaluate|fidelity|report)(?:\.py)?\b([^`]*)")
 NOT_THERE = {"excess_surprise"}
 """Choices that exist only after the steps of a page; the test replaces them by another choice."""
 
@@ -33,7 +33,7 @@ def _commands() -> dict[tuple[str, tuple[str, ...]], str]:
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         lines = [line for _, block in BLOCK.findall(text) for line in block.replace("\\\n", " ").splitlines()]
-        lines += re.findall(r"`(python \w+\.py[^`]*)`", BLOCK.sub("", text))
+        lines += re.findall(r"`(python \w+\.py[^`]*|cotpress \w+ [^`]*)`", BLOCK.sub("", text))
         for line in lines:
             for script, arguments in SCRIPT.findall(line):
                 words = shlex.split(arguments.partition(')"')[0], comments=True)
