@@ -574,7 +574,7 @@ def test_first_solutions_that_shorten_nothing_are_a_warning(world: World, caplog
     world.traces = [Trace(id="s0", question="q?", thinking="30 + 12. The answer is 42.", response="r", answer="42")]
     artifact = world.run(None, 1.0, mode=Mode.first_solution)
     assert artifact.facts["num_shortened"] == 0
-    (warning,) = caplog.messages
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert warning.startswith(
         "compress: 0 of 1 traces are shortened to their first right solution; 100.0 % of the thinking tokens are kept, "
         "so the student is that of whole traces. Fix: compression.statement=concluded"
