@@ -376,7 +376,7 @@ class ThinkingWriter:
         for _ in range(level.num_reviews):
             self._say(REVIEWS, "repeat")
             self._add(f"{', then '.join(step.equation for step in story.steps)}.", "repeat")
-        self._say(CLOSINGS, "closing", answer=story.answer)
+        self._say(CLOSINGS, "repeat", answer=story.answer)
         return self._text, tuple(self._spans)
 
     def _add(self, text: str, kind: str, *, essential: bool = False, glue: str = " ") -> None:
