@@ -29,7 +29,7 @@ from cotpress.generation.config import ServerGenerationConfig, TransformersGener
 from cotpress.generation.server import ServerBackend
 from cotpress.generation.vllm import Agreement
 from cotpress.modeling.config import ModelConfig, ModelSource
-from cotpress.modeling.loading import end_ids, load_tokenizer
+from cotpress.modeling.loading import end_ids, load_model, load_tokenizer
 from cotpress.modeling.sources import package_folder
 from cotpress.prompts import ChatFormat
 from cotpress.records import PROBLEMS_FILE, Problem
@@ -85,7 +85,8 @@ def adapters(command: Command) -> list[str]:
 @pytest.fixture(scope="module")
 def full_student(command: Command) -> str:
     _train(command, "sft=full", "evaluation.baselines=[]", "ratio=0.9", "data.num_traces=64")
-    return str(command.folder / "outputs" / "students" / "random-0.9")
+    (folder,) = (command.folder / "outputs" / "students").glob("random-0.9-*sft-full*")
+    return str(folder)
 
 
 def _train(command: Command, *settings: str) -> None:
@@ -254,10 +255,13 @@ def test_full_student_agrees_and_its_thinking_can_be_limited(
     expected = in_process(model, None, "full student")
     done, rate = timed(kept(vllm(thinking_token_budget=20), model, users.trainer, store), asked)
     chat = ChatFormat(load_tokenizer(model, store), model.chat)
-    thinking = [chat.num_thinking_tokens(g.token_ids or ()) for g in expected]
-    limited = [chat.num_thinking_tokens(g.token_ids or ()) for g in done]
+    thinking, limited = (
+        [chat.num_thinking_tokens(g.token_ids or ()) for g in answers if chat.begins_thinking(g.text)]
+        for answers in (expected, done)
+    )
     table.append(f"{'vLLM, full student, 20 to think':34} {len(done):7} {'':12} {'':26} {rate:8.0f}")
-    assert sum(thinking) > 1.5 * sum(limited)
+    assert len(limited) >= 8, "too few of the answers begin with a thinking"
+    assert max(limited) <= 30 < 1.5 * 30 < sum(thinking) / len(thinking), "20 tokens between the tags"
     server = kept._server
     done, rate = timed(_client(users, store, server, model=_name(server)), asked)
     compared("vLLM, full student", expected, done, rate, table)
@@ -332,7 +336,7 @@ def test_server_of_llama_cpp_answers_and_its_ignored_fields_are_said_once(
     try:
         _wait_for(backend, process)
         backend.check(128)
-        done, rate = timed(backend, asked[:8])
+        done, rate = timed(backend, asked)
         with pytest.raises(GenerationError, match=r"model\.context_tokens=1000000"):
             open_backend(config, replace(users.model, context_tokens=10**6), users.trainer, store).complete(
                 [Request(prompt=list(asked[0].prompt) * 60, max_new_tokens=16, stream="long")]
@@ -341,11 +345,27 @@ def test_server_of_llama_cpp_answers_and_its_ignored_fields_are_said_once(
         process.kill()
         process.wait()
     assert caplog.text.count("it takes no token ids") == 1
-    expected = in_process(users.model, None, "base")
-    tokenizer = load_tokenizer(users.model, store)
-    same = sum(tokenizer.decode(e.token_ids)[:4] == g.text[:4] for e, g in zip(expected, done, strict=False))
-    table.append(f"{'llama.cpp, base (4 bits)':34} {len(done):7} {same:6} of {len(done):2} {'':26} {rate:8.0f}")
-    assert same >= 6
+    tokenizer, likeliest = load_tokenizer(users.model, store), _likeliest_first(users, store, asked)
+    same = [g.text.startswith(tokenizer.decode([first])) for (first, _), g in zip(likeliest, done, strict=True)]
+    table.append(
+        f"{'llama.cpp, base (8-bit inputs)':34} {len(done):7} {sum(same):6} of {len(done):2} {'':26} {rate:8.0f}"
+    )
+    sure = [margin > 0.5 for _, margin in likeliest]
+    assert sum(sure) >= 5, "a comparison of too few prompts"
+    assert all(equal for equal, is_sure in zip(same, sure, strict=True) if is_sure)
+
+
+def _likeliest_first(users: EvaluateConfig, store: ArtifactStore, asked: Sequence[Request]) -> list[tuple[int, float]]:
+    """The likeliest first token of each answer, and its lead over the second in nats, by the model in this process.
+
+    llama.cpp rounds the inputs of its matrix products to 8 bits, so nearly equal tokens can change their order.
+    """
+    model, found = load_model(users.model, store), []
+    for request in asked:
+        with torch.inference_mode():
+            top = model(torch.tensor([request.prompt])).logits[0, -1].float().topk(2)
+        found.append((int(top.indices[0]), float(top.values[0] - top.values[1])))
+    return found
 
 
 def _wait_for(backend: ServerBackend, process: "subprocess.Popen[bytes]") -> None:

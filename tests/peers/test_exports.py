@@ -25,7 +25,7 @@ def trained_text(exports: Exports, index: int) -> tuple[list[int], str]:
     """Prompt tokens of our own training sequence, and the text of its completion."""
     row, chat = exports.rows[index], exports.chat
     completion = chat.completion_ids(chat.text_ids(row.compressed_thinking), row.response)
-    return chat.prompt_ids(row.question, row.marker_ratio), chat._decoded(completion)
+    return chat.prompt_ids(row.question, row.marker_ratio), chat.decoded(completion)
 
 
 def same_training(exports: Exports, index: int, ids: list[int], labels: list[int]) -> None:
@@ -33,7 +33,7 @@ def same_training(exports: Exports, index: int, ids: list[int], labels: list[int
     prompt, completion = trained_text(exports, index)
     assert labels[num_prompt:] == ids[num_prompt:], "every token of the assistant's turn is trained on"
     assert ids[:num_prompt] == prompt
-    assert exports.chat._decoded(ids[num_prompt:]).rstrip("\n") == completion
+    assert exports.chat.decoded(ids[num_prompt:]).rstrip("\n") == completion
 
 
 @pytest.mark.parametrize("whole_folder", [False, True], ids=["file", "folder"])

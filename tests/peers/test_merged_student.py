@@ -12,7 +12,7 @@ from support.commands import Command
 
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(1800)]
 
-NUM_PROBLEMS = 40
+NUM_PROBLEMS, MAX_NEW_TOKENS = 40, 256
 TASK = {
     "task": "planted",
     "dataset_path": "json",
@@ -20,7 +20,7 @@ TASK = {
     "output_type": "generate_until",
     "doc_to_text": "{{question}}",
     "doc_to_target": "{{answer}}",
-    "generation_kwargs": {"until": [], "do_sample": False, "max_gen_toks": 128},
+    "generation_kwargs": {"until": [], "do_sample": False, "max_gen_toks": MAX_NEW_TOKENS},
     "filter_list": [
         {
             "name": "boxed",
@@ -55,7 +55,8 @@ def ours(merged: Path, peers_command: Command) -> list[Prediction]:
     """The answers of the merged model to `evaluate.py`, which knows it as a student."""
     done = peers_command(
         "evaluate.py", "model=smollm2", "model.source=hub", f"model.path={merged}", "model.dtype=float32",
-        "evaluation.baselines=[]", f"benchmark.num_problems={NUM_PROBLEMS}", timeout=900,
+        "evaluation.baselines=[]", f"benchmark.num_problems={NUM_PROBLEMS}",
+        f"benchmark.max_new_tokens={MAX_NEW_TOKENS}", timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     (run_dir,) = (peers_command.folder / "outputs" / "runs").glob("evaluate-*")
