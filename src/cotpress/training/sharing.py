@@ -190,7 +190,7 @@ class Sharded(OneDevice):
     def load(self, device: torch.device, make: Callable[[torch.device], Any]) -> Any:
         """Load in main memory, one worker of a machine after the other, so that it holds one whole model at a time."""
         from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
         place = here()
         join_process_group(device, host_tensors=self._offload)
@@ -198,7 +198,7 @@ class Sharded(OneDevice):
             fully_shard,
             mesh=init_device_mesh(device.type, (place.num_workers,)),
             mp_policy=MixedPrecisionPolicy(param_dtype=self._computed, reduce_dtype=torch.float32),
-            offload_policy=CPUOffloadPolicy(pin_memory=device.type == "cuda") if self._offload else OffloadPolicy(),
+            offload_policy=offload_policy(device, offload=self._offload),
         )
         for turn in range(place.num_local):
             if turn == place.local_rank:
@@ -229,6 +229,13 @@ class Sharded(OneDevice):
         parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
         if buffers := {name: value for name, value in model.state_dict().items() if name not in parameters}:
             yield buffers
+
+
+def offload_policy(device: torch.device, *, offload: bool) -> Any:
+    """FSDP2's policy for workers that compute on such a device; memory that a GPU copies from is page-locked."""
+    from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy
+
+    return CPUOffloadPolicy(pin_memory=device.type == "cuda") if offload else OffloadPolicy()
 
 
 class _ShardedStrategy(ModelParallelStrategy):

@@ -280,7 +280,7 @@ def test_machine_with_another_kind_of_device_ends_the_command(tmp_path: Path, mo
         return torch.device("cuda" if threading.current_thread() is threading.main_thread() else "cpu")
 
     monkeypatch.setattr(launch, "pick_device", picked)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(launch, "num_local_devices", lambda _: 1)
     got, auto = _other(tmp_path), replace(ONE, accelerator="auto")
     with pytest.raises(
         WorkerError, match=r"^machine \S+: it has .* or computes otherwise: accelerator cpu instead of cuda"

@@ -9,8 +9,9 @@ import torch
 from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy
 from transformers import AutoModelForCausalLM
 
+from cotpress.devices import launch
 from cotpress.devices.config import HeadLoss, Strategy, TrainerConfig
-from cotpress.devices.launch import Place
+from cotpress.devices.launch import Place, join_process_group
 from cotpress.errors import ConfigError, WorkerError
 from cotpress.modeling.config import Dtype
 from cotpress.modeling.loading import load_model
@@ -20,7 +21,7 @@ from cotpress.training.batching import StepDataset, collate, plan_steps
 from cotpress.training.config import Method
 from cotpress.training.head_loss import pick_head_loss
 from cotpress.training.module import LossOfModel
-from cotpress.training.sharing import OneDevice, Sharded, pick_sharing
+from cotpress.training.sharing import OneDevice, Sharded, offload_policy, pick_sharing
 from support.training_jobs import (
     KilledOnce,
     losses,
@@ -150,23 +151,35 @@ def test_adapter_of_lower_rank_than_there_are_workers_trains_and_resumes(trainin
 
 
 @pytest.mark.parametrize("offload", [False, True])
-def test_offloading_reaches_every_sharded_layer(monkeypatch, offload):
-    """The policy that torch gets; without a GPU there is no other sign of it."""
-    policies = []
-    monkeypatch.setattr(torch.distributed, "barrier", lambda: None)
-    monkeypatch.setattr("cotpress.training.sharing.join_process_group", lambda *_, **more: policies.append(more))
-    monkeypatch.setattr("torch.distributed.device_mesh.init_device_mesh", lambda *_: None)
-    monkeypatch.setattr("torch.distributed.fsdp.fully_shard", lambda _, **more: policies.append(more["offload_policy"]))
-    sharing = Sharded(offload=offload)
-    layer = torch.nn.Linear(2, 2)
-    layer._no_split_modules = ["Linear"]
-    sharing.load(torch.device("cuda"), lambda _: layer)
-    sharing.ready(layer)
-    kind = CPUOffloadPolicy if offload else OffloadPolicy
-    assert policies[0] == {"host_tensors": offload}
-    assert [type(policy) for policy in policies[1:]] == [kind, kind]
-    assert not offload or policies[1].pin_memory
-    assert sharing.strategy().offload is offload
+def test_offloading_reaches_every_sharded_layer(monkeypatch, tmp_path, offload):
+    """The policy that torch keeps for a layer; without a GPU there is no other sign of it."""
+    asked = []
+
+    def noted(device, **more):
+        asked.append(more)
+        join_process_group(device, **more)
+
+    monkeypatch.setattr("cotpress.training.sharing.join_process_group", noted)
+    monkeypatch.setattr(launch, "_place", Place(rendezvous=str(tmp_path / "store")))
+    shared = Sharded(offload=offload)
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.LayerNorm(2))
+    model._no_split_modules = ["Linear"]
+    try:
+        shared.load(torch.device("cpu"), lambda _: model)
+        shared.ready(model)
+        policies = [m._get_fsdp_state()._fsdp_param_group.offload_policy for m in (model[0], model)]
+        assert shared.strategy().offload is offload
+    finally:
+        torch.distributed.destroy_process_group()
+    assert asked == [{"host_tensors": offload}]
+    assert [type(policy) for policy in policies] == [CPUOffloadPolicy if offload else OffloadPolicy] * 2
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cuda", True), ("cpu", False)])
+def test_offloaded_memory_is_page_locked_for_a_gpu(device, pinned):
+    policy = offload_policy(torch.device(device), offload=True)
+    assert isinstance(policy, CPUOffloadPolicy)
+    assert policy.pin_memory is pinned
 
 
 def test_offloading_on_one_device_is_refused():
