@@ -172,17 +172,17 @@ def test_sigterm_after_the_last_micro_batch_saves_the_last_step(
 
 def test_each_step_is_saved_once(tiny_config, store, examples, tune, hardware, tracker, tmp_path, monkeypatch):
     """Its checkpoint would have no name while it is replaced."""
-    save, stop_at, saved = checkpoints.async_save, 2, []
+    writer, stop_at, saved = checkpoints._Writer, 2, []
 
-    def noted(tensors, *, storage_writer, **more):
-        saved.append(storage_writer._state["step"])
-        return save(tensors, storage_writer=storage_writer, **more)
+    def noted(folder, state, tensors):
+        saved.append(state["step"])
+        return writer(folder, state, tensors)
 
     def interrupted(module, batch, index):
         if index == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(checkpoints, "async_save", noted)
+    monkeypatch.setattr(checkpoints, "_Writer", noted)
     monkeypatch.setattr(SftModule, "on_train_batch_start", interrupted)
     arguments = (tiny_config, store, examples, tune, hardware, tracker, tmp_path)
     with pytest.raises(Terminated, match="after step 2 of 10"):
