@@ -13,7 +13,7 @@ import torch
 
 from cotpress.devices.launch import here, join_process_group, report
 from cotpress.devices.stopping import StopRequest, StopTraining
-from cotpress.errors import MissingExtraError, TrainingError
+from cotpress.errors import DataError, MissingExtraError, TrainingError
 
 log = logging.getLogger("cotpress.test")
 
@@ -36,6 +36,11 @@ def places(offset: int) -> tuple[int, int, int]:
 def model_of_the_thread() -> dict[str, object]:
     """Return facts about a model that differ between threads, which are machines in some tests."""
     return {"model": {"directory": threading.current_thread().name, "dtype": "float32"}}
+
+
+def no_model() -> dict[str, object]:
+    """Fail as where a model is missing."""
+    raise DataError("no such model")
 
 
 def fails(kind: str) -> None:
@@ -78,6 +83,19 @@ def saves(folder: Path) -> None:
         (folder / f"saved-{here().rank}").touch()
         log.info("rank %d has saved", here().rank)
         raise StopTraining("saved")
+
+
+def stops_together(folder: Path) -> None:
+    """Send SIGTERM to the second worker at its third step, and write the number of steps that were begun to a file."""
+    join_process_group(torch.device("cpu"))
+    stop, step = StopRequest(), 0
+    with stop.noted():
+        while step < 100 and not stop.agreed():
+            step += 1
+            if step == 3 and not here().is_first:
+                os.kill(os.getpid(), signal.SIGTERM)
+        (folder / str(here().rank)).write_text(str(step))
+        raise StopTraining("stopped")
 
 
 def deterministic() -> tuple[bool, str | None]:

@@ -201,6 +201,19 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Done:
+    """The outcome of a piece of work, sent to the first node.
+
+    Attributes:
+        outcome: The outcome.
+        ago_s: Seconds since the failure, if it is one: the clocks of two machines may differ by any time.
+    """
+
+    outcome: Outcome
+    ago_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Asks a node to end its workers, which have so many seconds for it, None for as many as they need."""
 
@@ -259,9 +272,10 @@ class OtherNode:
             while self.outcome is None and self._connection.poll():
                 received = self._connection.recv()
                 if isinstance(received, Message):
-                    on_message(received.content)
+                    on_message(_stamped(received.content))
                 else:
-                    self.outcome = received
+                    assert isinstance(received, Done)
+                    self.outcome = replace(received.outcome, failed_at=time.monotonic() - received.ago_s)
         except (EOFError, OSError):
             self._lost()
         return self.outcome is not None
@@ -278,7 +292,9 @@ class OtherNode:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 self._connection.close()
-                self.outcome = Outcome(error=f"machine {self.node.name} did not stop in time", failed_at=time.time())
+                self.outcome = Outcome(
+                    error=f"machine {self.node.name} did not stop in time", failed_at=time.monotonic()
+                )
                 return
             with contextlib.suppress(OSError):
                 self._connection.poll(left)
@@ -298,7 +314,15 @@ class OtherNode:
         self._connection.close()
         if self.outcome is None:
             error = f"machine {self.node.name} ended, or cannot be reached any more"
-            self.outcome = Outcome(error=error, failed_at=time.time())
+            self.outcome = Outcome(error=error, failed_at=time.monotonic())
+
+
+def _stamped(content: Any) -> Any:
+    """Give a log record the time of its arrival, as the clock of its machine may differ from that of the log."""
+    if isinstance(content, logging.LogRecord):
+        content.created = time.time()
+        content.msecs = content.created % 1 * 1000
+    return content
 
 
 _others: list[OtherNode] = []
@@ -564,10 +588,11 @@ class FirstNode:
         assert isinstance(received, Work | End)
         return received
 
-    def send(self, what: Any) -> None:
+    def send(self, what: Outcome | Message) -> None:
         """Send an outcome, or a `Message`; nothing if the first node is lost, which `receive` tells."""
         with contextlib.suppress(OSError):
-            self._connection.send(what)
+            sent = Done(what, time.monotonic() - what.failed_at) if isinstance(what, Outcome) else what
+            self._connection.send(sent)
 
     def waitables(self) -> list[Any]:
         """Objects for `multiprocessing.connection.wait`."""

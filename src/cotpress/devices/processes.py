@@ -49,6 +49,7 @@ class Outcome:
     trace: str = ""
     """Traceback of the failure; empty if the process was killed."""
     failed_at: float = 0.0
+    """Time of the failure by `time.monotonic`, which the processes of one machine share."""
 
 
 class Followed(Protocol):
@@ -159,7 +160,7 @@ class Child:
             else:
                 on_message(message)
         if code is not None and self.outcome is None:
-            self.outcome = Outcome(error=explain_exit(code), failed_at=time.time())
+            self.outcome = Outcome(error=explain_exit(code), failed_at=time.monotonic())
         return code is not None
 
     def terminate(self, timeout_s: float | None = None) -> None:
@@ -308,7 +309,7 @@ def receive() -> Any:
 def failure(error: BaseException) -> Outcome:
     """The outcome of a function that raised; to be called while the exception is handled."""
     kind = type(error) if isinstance(error, CotpressError | KeyboardInterrupt) else None
-    return Outcome(error=describe(error), kind=kind, trace=traceback.format_exc(), failed_at=time.time())
+    return Outcome(error=describe(error), kind=kind, trace=traceback.format_exc(), failed_at=time.monotonic())
 
 
 def _run(

@@ -122,9 +122,13 @@ def _alike(batches: Sequence[Batch], *, shared: bool) -> list[list[_Place]]:
 
 
 def _beginning(longer: Generation, budget: int, decoded: Callable[[Sequence[int]], str]) -> Generation | None:
-    """The greedy completion within a smaller budget; None if a server has not told the tokens to be cut."""
-    ended = longer.num_tokens < budget or (longer.num_tokens == budget and longer.finish_reason == LENGTH)
-    if ended or longer.finish_reason == REFUSED:
+    """The greedy completion within a smaller budget; None if the longer one does not tell it.
+
+    That is one of a server without token ids, or a refusal: the context may have room for the smaller budget.
+    """
+    if longer.finish_reason == REFUSED:
+        return None
+    if longer.num_tokens < budget or (longer.num_tokens == budget and longer.finish_reason == LENGTH):
         return longer
     if longer.token_ids is None:
         return None

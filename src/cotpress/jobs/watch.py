@@ -39,6 +39,7 @@ class Watch:
         self._shown: set[int] = set()
         self._warned: set[str] = set()
         self._seconds: list[float] = []
+        self._running_since: dict[int, float] = {}  # by the clock of this process, as that of the job may differ
         self._most_running = 1  # most jobs that ran at the same time
         self._started = self._last_line = time.monotonic()
         self._live: Live | None = None
@@ -75,7 +76,10 @@ class Watch:
     def look(self, *, last: bool = False) -> None:
         """Read the notes once, and show the jobs that have ended since the last look."""
         sweep = read_sweep(self.sweep_dir)
-        self._most_running = max(self._most_running, len(_running(sweep)))
+        running = _running(sweep)
+        self._most_running = max(self._most_running, len(running))
+        for job in running:
+            self._running_since.setdefault(job.number, time.monotonic())
         for job in sweep.jobs:
             if job.number in self._shown or job.note is None or job.note.state is JobState.running:
                 continue
@@ -107,9 +111,8 @@ class Watch:
             return ""
         recent = self._seconds[-RECENT_JOBS:]
         mean = sum(recent) / len(recent)
-        now = time.time()  # the clock may have been set since: no job is expected to take longer than the mean
-        since = [now - job.note.started_at for job in running if job.note is not None]
-        rest = sum(min(max(mean - seconds, 0.0), mean) for seconds in since)
+        now = time.monotonic()
+        rest = sum(max(mean - (now - self._running_since.get(job.number, now)), 0.0) for job in running)
         return f"; about {duration((waiting * mean + rest) / self._most_running)} left"
 
     def shown(self) -> "RenderableType":

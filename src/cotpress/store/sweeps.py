@@ -50,7 +50,7 @@ class JobNote:
     run_dir: Path | None = None  # its run directory or other output; None until it is known
     error: str | None = None  # reason of a failure, in one or a few lines
     for_user: bool = False  # the reason is one that the user can act on, no defect and no kill
-    started_at: float = 0.0  # unix time in seconds
+    started_at: float = 0.0  # unix time in seconds, by the clock of the job's machine; for people
     seconds: float | None = None  # wall time; None while it runs
     metric: float | None = None  # value for a sweeper to optimise
     pid: int | None = None  # id of the working process, on the machine where it runs

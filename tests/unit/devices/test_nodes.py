@@ -1,7 +1,9 @@
 """Several machines as threads of this process: how they find each other, and how each leaves."""
 
 import json
+import logging
 import os
+import queue
 import re
 import socket
 import stat
@@ -18,16 +20,19 @@ from typing import Any
 import pytest
 import torch
 
+import cotpress
 from cotpress.config import CompressConfig, EvaluateConfig
 from cotpress.devices import launch, nodes
 from cotpress.devices.config import TrainerConfig
 from cotpress.devices.launch import Alike, Place, here, run_on_devices, work_for
 from cotpress.devices.nodes import Meeting, check_alone, find_meeting, join, leading, open_port, others
+from cotpress.devices.processes import Outcome, follow
 from cotpress.errors import ConfigError, CotpressError, DataError, Terminated, WorkerError
 from cotpress.jobs import job
 from cotpress.settings import check_settings
 from cotpress.tasks import COMPRESS, RUNS, RunsJob
 from support import device_jobs
+from support.fake_vllm import are_gone
 
 FIRST, SECOND = Meeting(name="job", number=0), Meeting(name="job", number=1)
 ONE = TrainerConfig(accelerator="cpu", devices=1, num_threads=1, num_nodes=2)
@@ -224,6 +229,24 @@ def test_machines_that_do_not_fit_together_end_with_the_difference(
     assert isinstance(got["error"], WorkerError)
 
 
+def test_two_machines_of_one_number_end_with_the_fix(tmp_path: Path) -> None:
+    got = [_other(tmp_path), _other(tmp_path)]
+    with pytest.raises(WorkerError, match=r"has the number 1, which another one has, .*Fix: NODE_RANK=0, 1"):
+        _lead(tmp_path, int, num_nodes=3)
+    for other in got:
+        other["thread"].join()
+        assert "has the number 1, which another one has" in str(other["error"])
+
+
+def test_ranks_follow_the_numbers_of_the_machines_not_the_order_of_their_coming(tmp_path: Path) -> None:
+    got = [_other(tmp_path, replace(SECOND, number=2))]
+    late = threading.Timer(1.0, lambda: got.append(_other(tmp_path)))
+    late.start()
+    assert _lead(tmp_path, lambda: [other.node.number for other in others()], num_nodes=3) == [1, 2]
+    for other in got:
+        other["thread"].join()
+
+
 def test_first_machine_that_is_lost_ends_the_others(tmp_path: Path) -> None:
     got = _other(tmp_path)
     port = _open()
@@ -231,8 +254,81 @@ def test_first_machine_that_is_lost_ends_the_others(tmp_path: Path) -> None:
         _, connection = arrivals.get(timeout=20)
         connection.close()
     got["thread"].join()
-    assert "the first machine (" in str(got["error"])
+    assert re.search(r"the first machine \(\S+\) ended, or cannot be reached any more", str(got["error"]))
+    assert type(got["error"]) is nodes.NotJoinedError
+
+
+def test_first_machine_that_is_lost_after_some_work_had_been_joined(tmp_path: Path) -> None:
+    got, port = _other(tmp_path), _open()
+    with nodes._listening(port, FIRST, tmp_path) as arrivals:
+        node = nodes.OtherNode(*arrivals.get(timeout=20))
+        node.start(nodes.Work(device_jobs.places, (0,), ONE, 1, 2, 1, alike=(Alike(device_jobs.no_model, "base"), {})))
+        node.end(20)
+        assert node.outcome is not None
+        assert node.outcome.error == "no such model"
+        node._connection.send(nodes.Stop(None))  # too late, so it has nothing to stop
+        node._connection.close()
+    got["thread"].join()
     assert "ended, or cannot be reached any more" in str(got["error"])
+    assert type(got["error"]) is WorkerError
+
+
+def test_workers_of_another_machine_end_when_the_first_one_is_lost(tmp_path: Path) -> None:
+    got, port = _other(tmp_path), _open()
+    with nodes._listening(port, FIRST, tmp_path) as arrivals:
+        node = nodes.OtherNode(*arrivals.get(timeout=20))
+        node.start(nodes.Work(device_jobs.waits, (tmp_path,), ONE, 1, 2, 1))
+        deadline = time.monotonic() + 40
+        while not (tmp_path / "1").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        node._connection.close()
+    got["thread"].join(20)  # the worker would wait for a minute
+    assert not got["thread"].is_alive()
+    assert "ended, or cannot be reached any more" in str(got["error"])
+    assert are_gone([int((tmp_path / "1").read_text())])
+
+
+def test_machine_that_does_not_stop_in_time_is_given_up(tmp_path: Path) -> None:
+    given_up = threading.Event()
+
+    def ignore() -> None:
+        with join(SECOND, tmp_path, SETTINGS, ""):
+            given_up.wait(20)
+
+    def lead() -> nodes.OtherNode:
+        (node,) = others()
+        assert isinstance(node, nodes.OtherNode)
+        node.start(nodes.Work(device_jobs.places, (0,), ONE, 1, 2, 1))
+        node.terminate(0.2)
+        node.end(0.2)
+        given_up.set()
+        return node
+
+    thread = threading.Thread(target=ignore)
+    thread.start()
+    node = _lead(tmp_path, lead)
+    thread.join()
+    assert re.fullmatch(r"machine \S+\[\d+\] did not stop in time", node.outcome.error)
+
+
+def test_machine_that_is_cut_off_is_noticed_within_the_time_that_is_documented(tmp_path: Path) -> None:
+    """What the system is told at both ends; packets that get lost need a network of their own."""
+    port, firsts = _open(), list[nodes.FirstNode]()
+    thread = threading.Thread(target=lambda: firsts.append(join(SECOND, tmp_path, SETTINGS, "")))
+    thread.start()
+    with nodes._listening(port, FIRST, tmp_path) as arrivals:
+        _, connection = arrivals.get(timeout=20)
+        thread.join()
+    for end in (connection, firsts[0]._connection):
+        with socket.socket(fileno=os.dup(end.fileno())) as sock:
+            names = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
+            idle, interval, count, unsent_ms = (
+                sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in names
+            )
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert idle + interval * count == nodes.LOST_S == unsent_ms / 1000
+            assert not any(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16)), "else an idle one would end"
+        end.close()
 
 
 def test_machine_that_is_lost_while_it_works_is_named_at_once(tmp_path: Path) -> None:
@@ -366,6 +462,118 @@ def test_code_that_machines_compare_has_the_plugins_and_all_packages(monkeypatch
     nodes.running_code.cache_clear()
 
 
+def test_code_that_machines_compare_changes_with_every_file_of_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "below").mkdir()
+    for name in ("__init__.py", "below/a.py"):
+        (tmp_path / name).write_text("x = 1\n")
+    monkeypatch.setattr(cotpress, "__file__", str(tmp_path / "__init__.py"))
+    changes: list[Callable[[], object]] = [
+        lambda: None,
+        lambda: (tmp_path / "below/a.py").write_text("x = 2\n"),
+        lambda: (tmp_path / "below/a.py").rename(tmp_path / "below/b.py"),
+        lambda: (tmp_path / "c.py").write_text(""),
+    ]
+    seen = set()
+    for change in changes:
+        change()
+        nodes.running_code.cache_clear()
+        seen.add(nodes.running_code()["cotpress"])
+    nodes.running_code.cache_clear()
+    assert len(seen) == 4
+
+
+class _Clocks:
+    """The module `time`, in which threads other than the main one have clocks of another machine."""
+
+    def __init__(self, skew_s: float) -> None:
+        self._skew_s = skew_s
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+    def _shift(self, seconds: float) -> float:
+        return 0.0 if threading.current_thread() is threading.main_thread() else seconds
+
+    def time(self) -> float:
+        return time.time() + self._shift(self._skew_s)
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self._shift(1e6 + self._skew_s)  # it begins with the machine
+
+
+@pytest.mark.parametrize("skew_s", [-600.0, 600.0])
+@pytest.mark.parametrize("own_is_first", [False, True])
+def test_failure_that_came_first_is_told_whatever_the_clocks_of_the_machines_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skew_s: float, own_is_first: bool
+) -> None:
+    monkeypatch.setattr(nodes, "time", _Clocks(skew_s))
+    its_turn = threading.Event()
+
+    def fail() -> None:
+        with join(SECOND, tmp_path, SETTINGS, "") as first:
+            its_turn.wait(20)
+            first.send(Outcome(error="of another", trace="a", failed_at=nodes.time.monotonic()))
+            first.receive()
+
+    def lead() -> BaseException | None:
+        (node,) = others()
+        assert isinstance(node, nodes.OtherNode)
+        own = Local()
+        for of_own in (True, False) if own_is_first else (False, True):
+            if of_own:
+                own.outcome = Outcome(error="of the first", trace="a", failed_at=time.monotonic())
+            else:
+                its_turn.set()
+                follow([node])
+            time.sleep(0.05)
+        return launch._first_failure([own, node])  # type: ignore[list-item]
+
+    class Local:
+        outcome: Outcome | None = None
+
+    thread = threading.Thread(target=fail)
+    thread.start()
+    failure = _lead(tmp_path, lead)
+    thread.join()
+    assert ("of the first" if own_is_first else "of another") in str(failure)
+
+
+@pytest.mark.parametrize("skew_s", [-600.0, 600.0])
+def test_machines_with_other_clocks_meet_and_the_log_has_the_time_of_the_first_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, skew_s: float
+) -> None:
+    monkeypatch.setattr(nodes, "time", _Clocks(skew_s))
+
+    def work() -> None:
+        with join(SECOND, tmp_path, SETTINGS, "") as first:
+            record = logging.LogRecord("cotpress.test", logging.WARNING, "", 1, "of another", None, None)
+            record.created = nodes.time.time()
+            first.send(nodes.Message(record))
+            first.receive()
+
+    def lead() -> list[logging.LogRecord]:
+        path, records = nodes._file(tmp_path, FIRST), list[logging.LogRecord]()
+        assert not path.exists()
+        (node,) = others()
+        assert isinstance(node, nodes.OtherNode)
+        node.outcome = None
+        while not records:
+            node.drain(records.append)
+            time.sleep(0.01)
+        return records
+
+    nodes._write(nodes._file(tmp_path, FIRST), {"addresses": [], "port": 1, "key": ""})  # of a killed command
+    os.utime(nodes._file(tmp_path, FIRST), (time.time() + skew_s,) * 2)
+    thread = threading.Thread(target=work)
+    thread.start()
+    (record,) = _lead(tmp_path, lead)
+    thread.join()
+    assert abs(record.created - time.time()) < 60
+    assert record.msecs == pytest.approx(record.created % 1 * 1000)
+
+
 @pytest.mark.parametrize("address", ["node1", "node1:", ":29400", "node1:0", "node1:70000", "node1:port"])
 def test_rendezvous_is_host_and_port(address: str) -> None:
     with pytest.raises(ConfigError, match=r"trainer\.rendezvous: got .*allowed: HOST:PORT"):
@@ -417,10 +625,39 @@ def test_connections_of_others_do_not_keep_a_machine_from_joining(
         deadline = time.monotonic() + 10
         while "no machine of this command, was refused" not in caplog.text and time.monotonic() < deadline:
             time.sleep(0.05)
+        assert "no machine of this command, was refused" in caplog.text, "also where it stays open"
         stray.close()
     got["thread"].join()
     assert node.number == 1
-    assert "no machine of this command, was refused" in caplog.text
+
+
+def test_silent_connections_are_dealt_with_beside_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "ANSWER_S", 4.0)
+    port = _open()
+    with nodes._listening(port, FIRST, tmp_path) as arrivals:
+        strays = [socket.create_connection(("127.0.0.1", _number(port))) for _ in range(3)]
+        got = _other(tmp_path)
+        node, connection = arrivals.get(timeout=3)
+        connection.close()
+        for stray in strays:
+            stray.close()
+    got["thread"].join()
+    assert node.number == 1
+
+
+def test_key_of_an_earlier_command_is_tried_until_there_is_that_of_this_one(tmp_path: Path) -> None:
+    port, path = _open(), nodes._file(tmp_path, FIRST)
+    with nodes._listening(port, FIRST, tmp_path) as arrivals:
+        own = json.loads(path.read_text())
+        nodes._write(path, {**own, "key": "00" * 32})
+        got = _other(tmp_path)
+        with pytest.raises(queue.Empty):
+            arrivals.get(timeout=1)
+        assert got["thread"].is_alive()
+        nodes._write(path, own)
+        _, connection = arrivals.get(timeout=20)
+        connection.close()
+    got["thread"].join()
 
 
 def test_machine_that_joined_is_waited_for_without_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,3 +140,52 @@ def test_resumed_call_cuts_what_was_completed_before(tmp_path: Path) -> None:
     short: dict[str, Generation] = {}
     ask([(counted(9, [3, 8]), long), (counted(5, [3, 8]), short)], lambda: 1 / 0, label="x", unit="", decoded=told)
     assert results(short) == {"q3": ("30 31 32", "stop", 3.0), "q8": ("80 81 82 83 84", "length", 5.0)}
+
+
+def test_prompt_without_room_for_the_longer_budget_is_asked_with_the_smaller_one() -> None:
+    class Bounded(Counter):
+        """A backend whose context ends after a budget of 5 tokens."""
+
+        def complete(self, requests: Sequence[Request], *, sampling: Sampling, on_done: Any) -> list[Generation]:
+            refused = Generation(token_ids=(), text="", finish_reason="refused", latency_s=0.0)
+            for index, request in enumerate(requests):
+                if request.max_new_tokens > 5:
+                    on_done(index, refused)
+                else:
+                    super().complete([request], sampling=sampling, on_done=lambda _, g, place=index: on_done(place, g))
+            return []
+
+    done = [dict[str, Generation]() for _ in (9, 4, 5)]
+    batches = [(counted(budget, [3, 8]), made) for budget, made in zip((9, 4, 5), done, strict=True)]
+    ask(batches, Bounded, label="x", unit="answers", decoded=told)
+    assert [results(made) for made in done] == [
+        {"q3": ("", "refused", 0.0), "q8": ("", "refused", 0.0)},
+        {"q3": ("30 31 32", "stop", 3.0), "q8": ("80 81 82 83", "length", 4.0)},
+        {"q3": ("30 31 32", "stop", 3.0), "q8": ("80 81 82 83 84", "length", 5.0)},
+    ]
+
+
+def test_prompts_are_shared_and_not_keys() -> None:
+    backend, long, same, other = Counter(), dict[str, Generation](), dict[str, Generation](), dict[str, Generation]()
+    alike = {"another key": Request(prompt=[80, 8], max_new_tokens=4, stream="s")}
+    differs = {"q8": Request(prompt=[70, 8], max_new_tokens=4, stream="s")}
+    batches = [(counted(9, [8]), long), (alike, same), (differs, other)]
+    ask(batches, lambda: backend, label="x", unit="answers", decoded=told)
+    assert texts(same) == {"another key": "80 81 82 83"}
+    assert texts(other) == {"q8": "70 71 72 73"}
+    assert [r.max_new_tokens for call in backend.calls for r in call] == [9, 4]
+
+
+def test_completion_that_is_kept_is_not_written_again(tmp_path: Path) -> None:
+    def written() -> list[bytes]:
+        return [path.read_bytes() for path in sorted(tmp_path.rglob("*.jsonl"))]
+
+    def asked() -> list[float]:
+        batches = [(counted(b, [3, 8]), journal(tmp_path / str(b))) for b in (9, 5)]
+        return ask(batches, Counter, label="x", unit="answers", decoded=told)
+
+    asked()
+    before = written()
+    assert asked() == [0.0, 0.0]
+    assert written() == before
+    assert len(before) == 2

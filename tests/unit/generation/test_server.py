@@ -349,6 +349,40 @@ def test_no_prompts_give_no_completions():
         assert backend(server).complete(requests([], 5)) == []
 
 
+def test_fields_that_a_server_seems_to_ignore_are_said_once(caplog):
+    with openai_server(lambda call, seen: Reply(text="so 7")) as server:
+        for _ in range(2):
+            backend(server, thinking_token_budget=3).complete(requests([[1], [2]], 5))
+    (line,) = [line for line in caplog.messages if "it returns no token ids" in line]
+    assert server.base_url in line
+    names = "return_token_ids, skip_special_tokens, repetition_penalty, top_k, stop_token_ids, thinking_token_budget"
+    assert f"seems to ignore the fields of vLLM ({names})" in line
+
+
+def test_server_that_returns_token_ids_ignores_nothing(caplog):
+    with openai_server(lambda call, seen: Reply(text="so", token_ids=[5, 2])) as server:
+        backend(server).complete(requests([[1]], 5))
+    assert "ignore" not in caplog.text
+
+
+def test_budget_of_the_thinking_is_passed_with_every_kind_of_prompt():
+    with openai_server(lambda call, seen: Reply(text="so", token_ids=[5, 2])) as server:
+        backend(server, thinking_token_budget=3, concurrency=1).complete(requests([[1], *asking("q")], 5))
+        backend(server).complete(requests([[1], *asking("q")], 5))
+    assert [call.body.get("thinking_token_budget") for call in server.calls] == [3, 3, None, None]
+
+
+@pytest.mark.parametrize(("limit", "is_refused"), [(99, True), (100, True), (101, False)])
+def test_server_without_room_for_the_budget_is_refused_before_any_work(limit, is_refused):
+    models = [{"id": "stub", "max_model_len": limit}]
+    with openai_server(echo, models) as server:
+        if is_refused:
+            with pytest.raises(GenerationError, match=rf"lists a limit of {limit} tokens .*max_new_tokens=100.*Fix: "):
+                backend(server).check(100)
+        else:
+            backend(server).check(100)
+
+
 def test_server_that_takes_texts_only_gets_them_and_is_named_once(tokenizer, caplog):
     def script(call, seen):
         if not isinstance(call.body["prompt"], str):

@@ -1,17 +1,20 @@
 import json
 import logging
+import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
 
 from cotpress.devices.config import TrainerConfig
-from cotpress.errors import ConfigError, GenerationError
+from cotpress.errors import ConfigError, GenerationError, MemoryLimitError
 from cotpress.generation import vllm
 from cotpress.generation.backends import KeptBackend, Sampling, generation_identity, open_backend
 from cotpress.generation.config import ServerGenerationConfig, TransformersGenerationConfig, VllmGenerationConfig
 from cotpress.generation.vllm import Agreement, VllmBackend, check_context
 from cotpress.modeling.config import ModelConfig, ModelSource
+from cotpress.modeling.foreign import ADAPTER_CONFIG
 from cotpress.modeling.loading import end_ids, load_model, load_tokenizer, model_folder
 from cotpress.prompts import conversation_ids
 from cotpress.settings import check_settings
@@ -85,6 +88,15 @@ def test_server_of_another_model_is_an_error_with_the_agreement(tmp_path, model,
     with KeptBackend() as kept, pytest.raises(GenerationError, match=r"does not serve .* of 8 first greedy tokens"):
         kept(config(tmp_path, wrong), model, CPU, store).complete(requests(PROMPTS, 5))
     assert {r["max_tokens"] for r in requests_of(tmp_path / "fake")} == {vllm.PROBE_TOKENS}, "nothing else was asked"
+
+
+@pytest.mark.parametrize(("num_wrong", "is_refused"), [(1, False), (2, True)])
+def test_nine_of_ten_first_tokens_have_to_agree(tmp_path, model, store, expected, num_wrong, is_refused):
+    wrong = {key: [ids[0] + 1, 99] for key, ids in [*expected["base"].items()][:num_wrong]}
+    settings = config(tmp_path, {"base": {**expected["base"], **wrong}}, probe_prompts=10)
+    refused = pytest.raises(GenerationError, match=rf"it writes {10 - num_wrong} of 10 .* at least 90% of the first")
+    with KeptBackend() as kept, refused if is_refused else nullcontext():
+        kept(settings, model, CPU, store).complete(requests(PROMPTS, 5))
 
 
 def test_adapter_without_effect_is_an_error_that_names_it(tmp_path, model, store, adapter, expected):
@@ -199,6 +211,72 @@ def test_probe_takes_different_prompts_from_all_of_them(tmp_path, model, store, 
         kept(settings, model, CPU, store).complete(requests([p for p in PROMPTS for _ in range(4)], 5))
     probes = [r["prompt"] for r in requests_of(tmp_path / "fake") if r["max_tokens"] == vllm.PROBE_TOKENS]
     assert sorted(probes) == [PROMPTS[0], PROMPTS[3], PROMPTS[6]]
+
+
+def test_probe_is_made_once_and_leaves_out_prompts_that_fill_the_context(tmp_path, model, store, expected):
+    long = [[token] * (model.context_tokens - vllm.PROBE_TOKENS + 1) for token in (20, 21)]
+    with KeptBackend() as kept:
+        backend = kept(config(tmp_path, expected, probe_prompts=99), model, CPU, store)
+        for _ in range(2):
+            backend.complete(requests([*PROMPTS, *long], 5))
+    sent = [r["prompt"] for r in requests_of(tmp_path / "fake") if r["max_tokens"] == vllm.PROBE_TOKENS]
+    assert sorted(sent) == PROMPTS
+
+
+def test_server_of_other_weights_has_ended_before_the_model_of_this_process_is_loaded(
+    tmp_path, model, store, expected, monkeypatch
+):
+    settings, reference, running = config(tmp_path, expected), VllmBackend._expected, []
+
+    def noted(backend, probes, device):
+        if commands(tmp_path / "fake"):
+            running.append(not are_gone(pids(tmp_path / "fake"), within_s=0.0))
+        return reference(backend, probes, device)
+
+    monkeypatch.setattr(VllmBackend, "_expected", noted)
+    with KeptBackend() as kept:
+        kept(settings, model, CPU, store).complete(requests(PROMPTS, 5))
+        kept(settings, replace(model, context_tokens=60), CPU, store).complete(requests(PROMPTS, 5))
+    assert running == [False]
+
+
+def test_reference_is_computed_on_the_cpu_where_a_gpu_is_too_small(tmp_path, model, store, expected, monkeypatch):
+    backend, devices, asked = open_backend(config(tmp_path, expected), model, CPU, store), [], requests(PROMPTS[:1], 3)
+    in_process = VllmBackend._in_process
+
+    def small(backend, device):
+        devices.append(device.type)
+        if device.type == "cuda":
+            raise MemoryLimitError("too small")
+        return in_process(backend, device)
+
+    monkeypatch.setattr(VllmBackend, "_in_process", small)
+    assert backend._expected(asked, torch.device("cuda"))[0].num_tokens == 3
+    assert devices == ["cuda", "cpu"]
+
+
+def test_server_that_runs_on_after_an_error_is_not_started_again(tmp_path, model, store, expected, monkeypatch):
+    class Failing:
+        def complete(self, *_, **__):
+            raise GenerationError("the network is down")
+
+    monkeypatch.setattr(vllm, "_DEATH_S", 0.2)
+    with KeptBackend() as kept:
+        backend = kept(config(tmp_path, expected, probe_prompts=0), model, CPU, store)
+        client = backend._client
+        monkeypatch.setattr(backend, "_client", lambda served, *given: Failing() if given else client(served))
+        with pytest.raises(GenerationError, match=r"^the network is down$"):
+            backend.complete(requests(PROMPTS, 5))
+    assert len(commands(tmp_path / "fake")) == 1
+
+
+@pytest.mark.parametrize(("ranks", "largest"), [({"q_proj": 24, "k_proj": 2}, 24), ({}, 12)])
+def test_largest_rank_of_the_matrices_of_an_adapter_counts(tmp_path, model, store, adapter, expected, ranks, largest):
+    copy = shutil.copytree(adapter, tmp_path / "adapter")
+    settings = json.loads((copy / ADAPTER_CONFIG).read_text())
+    (copy / ADAPTER_CONFIG).write_text(json.dumps({**settings, "r": 12, "rank_pattern": ranks}))
+    backend = open_backend(config(tmp_path, expected), model, CPU, store, adapter=str(copy))
+    assert backend._served().lora_rank == largest
 
 
 def test_identity_has_the_content_and_the_engine_but_no_interpreter(model, adapter):

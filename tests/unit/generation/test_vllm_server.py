@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cotpress.errors import ConfigError, GenerationError
+from cotpress.generation import vllm_server, watchdog
 from cotpress.generation.config import VllmGenerationConfig
 from cotpress.generation.vllm_server import Installed, Served, VllmServer, command, division, installed
 from support.fake_vllm import are_gone, commands, fake_vllm, pids
@@ -146,9 +147,34 @@ def test_server_that_ends_in_its_start_is_an_error_with_its_cause_and_its_log(tm
 
 
 def test_server_that_does_not_answer_in_time_is_ended(tmp_path):
+    server = VllmServer()
     with pytest.raises(GenerationError, match=r"did not answer within 0\.6 s"):
-        VllmServer().serve(replace(config(tmp_path, hangs=True), start_timeout_s=0.6), SERVED, tmp_path / "logs")
-    assert are_gone(pids(tmp_path / "fake"))
+        server.serve(replace(config(tmp_path, hangs=True), start_timeout_s=0.6), SERVED, tmp_path / "logs")
+    assert are_gone(pids(tmp_path / "fake"), within_s=1)
+
+
+def watched(*command):
+    return subprocess.Popen(
+        [sys.executable, "-I", watchdog.__file__, str(os.getpid()), *command],
+        stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def test_processes_that_an_ended_server_leaves_behind_are_ended():
+    with watched("sh", "-c", "sleep 600 & echo $!") as process:
+        assert process.stdout is not None
+        left = int(process.stdout.readline())
+        assert process.wait(20) == -signal.SIGKILL
+    assert are_gone([left])
+
+
+def test_server_has_time_to_end_in_order(tmp_path):
+    script = f"trap 'sleep 0.5; touch {tmp_path}/ended; exit 0' TERM; echo runs; while :; do sleep 0.1; done"
+    with watched("sh", "-c", script) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "runs\n"
+        vllm_server._end_group(process)
+    assert (tmp_path / "ended").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file
 
 from cotpress.config import EvaluateConfig
 from cotpress.errors import ArtifactError, ConfigError, ModelError
@@ -115,6 +116,18 @@ def test_weights_of_a_bfloat16_base_are_rounded_once(trained: Trained, tmp_path:
     assert all(torch.equal(weight, merged.get_parameter(name)) for name, weight in asked.named_parameters())
 
 
+def test_weights_of_a_float16_base_are_float16(trained: Trained, tmp_path: Path) -> None:
+    load_model(trained.base, trained.store).to(torch.float16).save_pretrained(tmp_path / "base")
+    load_tokenizer(trained.base, trained.store).save_pretrained(tmp_path / "base")
+    output = merge(trained.run(), tmp_path / "hub", base_path=str(tmp_path / "base"), unchecked=True)
+    assert json.loads((output / "config.json").read_text())["dtype"] == "float16"
+    exact = load_model(of_folder(tmp_path / "base"), trained.store, adapter=trained.adapter, merge_adapter=True)
+    saved = load_file(output / "model.safetensors")
+    assert len(saved) > 10
+    for name, weight in saved.items():
+        assert torch.equal(weight, exact.get_parameter(name).to(torch.float16)), name
+
+
 def test_user_turn_alone_gives_the_prompt_of_the_training(trained: Trained, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
@@ -197,6 +210,34 @@ def test_other_base_than_that_of_the_training_is_refused(
     assert "not checked whether" in caplog.text
     with pytest.raises(ConfigError, match="unchecked has no effect without base_path"):
         merge(by_name, tmp_path / "hub", unchecked=True)
+
+
+def test_base_of_the_hub_is_that_of_the_commit_of_the_training(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(base: ModelConfig, store: ArtifactStore, *, key: str) -> Any:
+        raise ModelError(f"{base.path} at {base.revision}")
+
+    monkeypatch.setattr(merging, "architecture_of", read)
+    settings = {**NAMES, "source": "hub", "path": "them/base", "revision": "main"}
+    run_dir = trained.run(model=settings, base={"hub": "them/base", "commit": "abc123"})
+    with pytest.raises(ModelError, match=r"^them/base at abc123$"):
+        merge(run_dir, tmp_path / "hub")
+
+
+def test_snapshot_of_the_commit_of_the_training_is_its_base(trained: Trained, tmp_path: Path) -> None:
+    run_dir = trained.run(base={"hub": "them/base", "commit": "abc123"})
+    merge(run_dir, tmp_path / "hub", base_path=str(based_on(tmp_path / "snapshots" / "abc123", trained)))
+    with pytest.raises(ModelError, match="it is not known whether"):
+        merge(run_dir, tmp_path / "hub", base_path=str(based_on(tmp_path / "snapshots" / "abc124", trained)))
+
+
+@pytest.mark.parametrize("change", [{"path": None}, {"path": 3}, {"revision": [1]}, {"source": "elsewhere"}])
+def test_settings_that_describe_no_model_are_one_message(
+    trained: Trained, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    with pytest.raises(ArtifactError, match=r"the settings of the run describe no model: .* Fix: run it again"):
+        merge(trained.run(model={**NAMES, **change}), tmp_path / "hub")
 
 
 def test_disk_without_room_is_one_message(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

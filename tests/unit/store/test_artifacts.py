@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -248,6 +249,24 @@ def test_four_jobs_that_start_together_compute_once(tmp_path: Path) -> None:
     assert (tmp_path / "count").read_text() == "x"
 
 
+@pytest.mark.parametrize("skew_s", [-600, 600])
+def test_lock_counts_while_it_is_held_whatever_the_time_of_its_file_is(tmp_path: Path, skew_s: int) -> None:
+    store, taken = ArtifactStore(tmp_path), threading.Event()
+
+    def take() -> None:
+        with store.exclusive("work", "name"):
+            taken.set()
+
+    thread = threading.Thread(target=take)
+    with store.exclusive("work", "name"):
+        (lock,) = tmp_path.rglob("*.lock")
+        os.utime(lock, (time.time() + skew_s,) * 2)
+        thread.start()
+        assert not taken.wait(0.3)
+    thread.join(20)
+    assert taken.is_set()
+
+
 def test_lock_of_a_killed_job_is_taken_over(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     victim = context.Process(target=slow_job, args=(tmp_path, tmp_path / "count", 60))
@@ -429,13 +448,19 @@ def test_a_manifest_of_another_shape_is_damage(tmp_path: Path, text: str) -> Non
         store.find("data", {})
 
 
-def test_temporary_files_of_killed_writers_are_removed_and_those_of_living_ones_stay(tmp_path: Path) -> None:
+@pytest.mark.parametrize("skew_s", [-600, 0, 600])
+def test_temporary_files_of_killed_writers_are_removed_and_those_of_living_ones_stay(
+    tmp_path: Path, skew_s: int
+) -> None:
+    """Whatever the times of the files are: those of a shared folder come from several clocks."""
     left = [tmp_path / f".{name}.0123456789abcdef.tmp" for name in ("a.json", "compressed.trl.jsonl")]
     foreign = [tmp_path / name for name in (".a.json.1.tmp", "a.tmp", ".tmp", ".b.0123456789abcdef.tmpx")]
     for path in (*left, *foreign):
         path.write_text("half")
+        os.utime(path, (time.time() + skew_s,) * 2)
     with replaced(tmp_path / "b.json") as living:
         living.write_text("whole")
+        os.utime(living, (time.time() - skew_s,) * 2)
         assert not any(path.exists() for path in left)
         write_text_atomic(tmp_path / "c.json", "whole")
         assert living.exists()

@@ -6,7 +6,10 @@ import os
 import pickle
 import shutil
 import signal
+import threading
+import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from lightning_fabric.utilities.warnings import PossibleUserWarning
 
 import cotpress
 from cotpress.devices.config import TrainerConfig
-from cotpress.errors import ModelError, Terminated, TrainingError, UnreadableError
+from cotpress.errors import DataError, ModelError, Terminated, TrainingError, UnreadableError
 from cotpress.modeling.config import Attention, Dtype, ModelConfig
 from cotpress.modeling.loading import load_model
 from cotpress.records import TRAIN_LOG_FILE, VALIDATION_FILE
@@ -453,9 +456,15 @@ def test_checkpoint_of_other_weights_is_refused(
         _train(tiny_config, store, examples, tune, hardware, tracker, tmp_path)
 
 
-def test_older_checkpoint_is_used_where_the_newest_is_damaged(checkpointed, tmp_path):
+@pytest.mark.parametrize("skew_s", [-600, 0, 600])
+def test_older_checkpoint_is_used_where_the_newest_is_damaged(checkpointed, tmp_path, skew_s):
+    """The newest is that of the most steps, whatever the clocks of the machines that wrote them said."""
     for name in ("checkpoint-00000001", checkpointed.name):
         shutil.copytree(checkpointed, tmp_path / name)
+    os.utime(tmp_path / "checkpoint-00000001", (time.time() + skew_s,) * 2)
+    found = resume_point(tmp_path)
+    assert found is not None
+    assert found.path.name == checkpointed.name == "checkpoint-00000002"
     (tmp_path / checkpointed.name / STATE).unlink()
     found = resume_point(tmp_path)
     assert found is not None
@@ -465,8 +474,8 @@ def test_older_checkpoint_is_used_where_the_newest_is_damaged(checkpointed, tmp_
 def test_training_waits_for_checkpoints_a_fiftieth_of_its_time(
     tiny_config, store, examples, tune, hardware, tracker, tmp_path, monkeypatch
 ):
-    """Each save takes as long as two steps, so one is made every hundred."""
-    tune.epochs, hardware.checkpoint_every_s, clock, saves = 20, 0.5, [0.0], []
+    """Each save takes as long as two steps, so one is made every hundred, the first one after the shortest interval."""
+    tune.epochs, hardware.checkpoint_every_s, clock, saves = 20, 3.5, [0.0], []
 
     def slow(self, module, optimizer):
         saves.append(module.steps_done)
@@ -477,8 +486,135 @@ def test_training_waits_for_checkpoints_a_fiftieth_of_its_time(
     monkeypatch.setattr(checkpoints.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(SftModule, "on_train_batch_start", lambda *_: clock.__setitem__(0, clock[0] + 1.0))
     _train(tiny_config, store, examples, tune, hardware, tracker, tmp_path)
-    assert saves == [1]
+    assert saves == [4]
     assert len(_losses(tmp_path)) == 100
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(
+    tiny_config, store, examples, tune, hardware, tracker, tmp_path, monkeypatch
+):
+    """Where it is always time for another one, which waits for the one before."""
+    hardware.checkpoint_every_s, go_on, in_time, finish = 1e-9, threading.Event(), [], checkpoints._Writer.finish
+
+    def slow(self, metadata, results):
+        in_time.append(go_on.wait(10))
+        finish(self, metadata, results)
+
+    monkeypatch.setattr(checkpoints, "MOST_TIME", 1e9)
+    monkeypatch.setattr(checkpoints._Writer, "finish", slow)
+    monkeypatch.setattr(SftModule, "on_train_batch_start", lambda self, batch, index: index < 5 or go_on.set())
+    _train(tiny_config, store, examples, tune, hardware, tracker, tmp_path)
+    assert in_time[0], "the training has come to the sixth step meanwhile"
+
+
+@pytest.mark.parametrize("ends_by", ["its last step", "SIGTERM", "an error"])
+def test_checkpoints_are_written_one_after_the_other_and_the_last_one_is_whole_at_the_end(
+    tiny_config, store, examples, tune, hardware, tracker, tmp_path, monkeypatch, ends_by
+):
+    """After each step here, each slower than a step. A name that stands for a whole one stays until the next has it."""
+    finish, rmtree, written, kept = checkpoints._Writer.finish, shutil.rmtree, [], []
+
+    def slow(self, metadata, results):
+        written.append("begins")
+        time.sleep(0.2)
+        finish(self, metadata, results)
+        written.append("ends")
+
+    def noted(path, *more, **named):
+        if Path(path).name.startswith("checkpoint-"):
+            kept.append([p.name for p in Path(path).parent.glob("checkpoint-*") if p != path])
+        rmtree(path, *more, **named)
+
+    def interrupted(module, batch, index):
+        if index == 3 and ends_by == "SIGTERM":
+            os.kill(os.getpid(), signal.SIGTERM)
+        if index == 3 and ends_by == "an error":
+            raise DataError("at the fourth step")
+
+    monkeypatch.setattr(checkpoints._Writer, "finish", slow)
+    monkeypatch.setattr(checkpoints.shutil, "rmtree", noted)
+    monkeypatch.setattr(SftModule, "on_train_batch_start", interrupted)
+    tune.epochs, errors = 1, {"SIGTERM": Terminated, "an error": DataError}
+    expected = pytest.raises(errors[ends_by]) if ends_by in errors else nullcontext()
+    with expected:
+        _train(tiny_config, store, examples, tune, hardware, tracker, tmp_path)
+    assert steps_saved(tmp_path) == (3 if ends_by in errors else 5)
+    assert written == ["begins", "ends"] * (len(written) // 2)
+    assert kept
+    assert all(kept)
+
+
+def test_checkpoint_of_a_stopped_training_is_whole_when_the_training_ends(
+    tiny_config, store, examples, tune, hardware, tracker, tmp_path, monkeypatch
+):
+    hardware.checkpoint_every_s, finish = 3600.0, checkpoints._Writer.finish
+
+    def slow(self, metadata, results):
+        time.sleep(0.5)
+        finish(self, metadata, results)
+
+    def interrupted(module, batch, index):
+        if index == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(checkpoints._Writer, "finish", slow)
+    monkeypatch.setattr(SftModule, "on_train_batch_start", interrupted)
+    with pytest.raises(Terminated, match="after step 3 of 10"):
+        _train(tiny_config, store, examples, tune, hardware, tracker, tmp_path)
+    assert steps_saved(tmp_path) == 3
+
+
+def test_checkpoint_is_made_only_when_it_is_time_on_all_workers(tiny_config, store, tune, hardware, tmp_path):
+    """Their clocks have nothing in common, and a checkpoint needs all of them."""
+    asked, others_are_due, saved = [], [False, True], []
+
+    class Workers:
+        def reduce_boolean_decision(self, decision, all):  # noqa: A002 (Lightning's name)
+            asked.append((decision, all))
+            return decision and others_are_due[len(asked) - 1]
+
+    class Trainer:
+        strategy, optimizers = Workers(), (None,)
+
+    callback = Checkpoints(tmp_path, 1e-9, None, dict)
+    callback._save = lambda *_: saved.append(len(asked))
+    module = SftModule(torch.nn.Linear(1, 1), tune, 1, None, OneDevice())
+    for _ in range(2):
+        callback.on_train_batch_end(Trainer(), module, None, None, 0)
+    assert asked == [(True, True)] * 2
+    assert saved == [2]
+
+
+def test_half_written_checkpoint_of_a_killed_training_is_removed(
+    tiny_config, store, examples, tune, hardware, tracker, tmp_path
+):
+    left = tmp_path / SCRATCH / ".checkpoint-00000099"
+    left.mkdir(parents=True)
+    (left / "shard.safetensors").write_bytes(b"half")
+    assert resume_point(tmp_path / SCRATCH) is None
+    _train(tiny_config, store, examples, tune, hardware, tracker, tmp_path)
+    assert [path.name for path in (tmp_path / SCRATCH).glob("*checkpoint-*")] == ["checkpoint-00000010"]
+
+
+def test_every_file_of_a_large_checkpoint_is_checked(
+    tiny_config, store, examples, tune, hardware, tracker, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(checkpoints, "FILE_BYTES", 20_000)
+    tune.epochs = 1
+    arguments = (tiny_config, store, examples, tune, hardware, tracker)
+    whole = _train(*arguments, tmp_path / "whole")
+    again = _train(*arguments, tmp_path / "whole")  # from the checkpoint after the last step
+    assert all(torch.equal(again[name], value) for name, value in whole.items())
+    path = checkpoint_folder(tmp_path / "whole")
+    files = sorted(path.glob("*.safetensors"))
+    assert len(files) > 3
+    for number, file in enumerate(files):
+        folder = tmp_path / str(number)
+        shutil.copytree(path, folder / path.name)
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        (folder / path.name / file.name).write_bytes(content)
+        assert resume_point(folder) is None, file.name
 
 
 @pytest.mark.parametrize("name", ["Lfm2", "Mamba2", "Qwen3Next"])
