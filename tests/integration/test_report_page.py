@@ -251,7 +251,7 @@ def _long_traces(parts: list[str]) -> list[Trace]:
         Trace(
             id=f"long-{i}",
             question=f"Question {i}?",
-            thinking="\n".join(parts[(i * 7 + k) % len(parts)] for k in range(52)),
+            thinking="\n".join(parts[(i * 7 + k) % len(parts)] for k in range(34)),
             response="",
             answer="1",
         )

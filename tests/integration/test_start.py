@@ -78,14 +78,17 @@ def test_one_command_teaches_a_student_lets_it_write_and_tunes_it_further(comman
     assert sorted(starts, key=str) == sorted([None, started, started], key=str)
     assert {m["facts"]["answers"]["kept"] for m in _manifests(root, "solve")} == {16}
     assert json.loads((original / "adapter/training_config.json").read_text())["names"]["data"] == "jsonl"
-    assert {path.name for path in (root / "students").iterdir()} == {"original", "shortest", "random-0.5"}
+    names = {path.name for path in (root / "students").iterdir()}
+    assert names == {"original", "shortest-start-original", "random-0.5-start-original"}
     again = command("train.py", *written)
     assert "computing" not in again.stderr
     base = ["model=tiny", "model.source=hub", f"model.path={folder / 'model'}", *FEW_PROBLEMS, "output_root=loop"]
-    asked = command("evaluate.py", *base, "adapter=loop/students/shortest", "evaluation.baselines=[budget_forcing]",
-                    "evaluation.budget_forcing.thinking_tokens=3")  # fmt: skip
+    asked = command(
+        "evaluate.py", *base, "adapter=loop/students/shortest-start-original",
+        "evaluation.baselines=[budget_forcing]", "evaluation.budget_forcing.thinking_tokens=3",
+    )  # fmt: skip
     assert asked.returncode == 0, asked.stderr[-3000:]
-    assert [row["system"] for row in _rows(root, "evaluate-")] == ["BudgetForcing", "shortest"]
+    assert [row["system"] for row in _rows(root, "evaluate-")] == ["BudgetForcing", "shortest-start-original"]
 
 
 @pytest.mark.parametrize(
