@@ -239,7 +239,7 @@ def select(
             "Fix: cotpress.compress"
         )
     if texts is None:
-        return _mask(np.asarray(scores), config.compression, config.ratio)
+        return _mask(_numbers(scores), config.compression, config.ratio)
     if (num := len({own.tokenizer_key for own in texts})) != 1:
         raise ConfigError(f"scores: got those of {num} tokenizers. Fix: one call for each model")
     cutter = Cutter.of(
@@ -275,7 +275,7 @@ def evaluate_answers(
     Raises:
         ConfigError: The extractor is unknown, or there are not as many answers as outputs.
         DataError: An output is no text, or an answer is empty.
-        CotpressError: The comparison of formulas cannot be started (see docs/api.md).
+        CotpressError: The process that compares formulas does not start.
     """
     if extractor not in (kinds := [kind.value for kind in Extractor]):
         raise ConfigError(f"extractor: got '{extractor}'.{did_you_mean(str(extractor), kinds)}")
@@ -308,9 +308,8 @@ def _opened(
 ) -> Opened:
     from cotpress.api.opened import opened  # not at the top: it imports torch
 
-    named = model if isinstance(model, tuple) else str(model)
     chosen = None if reference is None else str(reference)
-    return opened(scorer=scorer, ratio=ratio, model=named, reference=chosen, options=options, owners=owners)
+    return opened(scorer=scorer, ratio=ratio, model=model, reference=chosen, options=options, owners=owners)
 
 
 def _scored(use: Opened, traces: Sequence[Trace], *, alone: bool) -> list[ScoredTrace | None]:
@@ -367,7 +366,23 @@ def _texts(scores: object) -> list[Scores] | None:
     return texts if texts and all(isinstance(own, Scores) for own in texts) else None
 
 
-def _mask(numbers: NDArray[Any], config: CompressionConfig, ratio: float) -> NDArray[np.bool_]:
+def _numbers(scores: Any) -> NDArray[np.float32]:
+    """Return plain numbers as float32 `[n]`."""
+    allowed = "allowed: what cotpress.score returned, or finite numbers, one per token of one text"
+    try:
+        numbers = np.asarray(scores)
+    except (TypeError, ValueError):  # lists of different lengths, a tensor on another device
+        raise DataError(f"scores: got a {type(scores).__name__} that is no list of numbers, {allowed}") from None
+    if numbers.ndim != 1 or numbers.dtype.kind not in "fiub":
+        got = f"{numbers.dtype} of the shape {numbers.shape}" if numbers.ndim else f"a {type(scores).__name__}"
+        raise DataError(f"scores: got {got}, {allowed}")
+    values = numbers.astype(np.float32)
+    if bad := int((~np.isfinite(values)).sum()):
+        raise DataError(f"scores: {bad} of {len(values)} are not finite; {allowed}")
+    return values
+
+
+def _mask(values: NDArray[np.float32], config: CompressionConfig, ratio: float) -> NDArray[np.bool_]:
     """Return the mask of the tokens that are kept by plain numbers, bool `[n]`."""
     texts = {
         "granularity": config.granularity is not Unit.token,
@@ -379,11 +394,6 @@ def _mask(numbers: NDArray[Any], config: CompressionConfig, ratio: float) -> NDA
             f"compression.{needing[0]}: needs the text of the tokens, which numbers do not have. Fix: the scores "
             f"that cotpress.score returned, or leave {needing[0]} out"
         )
-    if numbers.ndim != 1 or numbers.dtype.kind not in "fiub":
-        raise DataError(f"scores: got {numbers.dtype} of the shape {numbers.shape}, allowed: one number per token")
-    values = numbers.astype(np.float32)
-    if bad := int((~np.isfinite(values)).sum()):
-        raise DataError(f"scores: {bad} of {len(values)} numbers are not finite")
     if not len(values):
         return np.zeros(0, dtype=np.bool_)
     ids = np.arange(len(values), dtype=np.int32)

@@ -72,10 +72,12 @@ def traces_of(data: Row | Iterable[Row], question: Words, response: Words, answe
 
 
 def _several(data: Any) -> list[Any]:
-    if not isinstance(data, Iterable):
+    is_table = hasattr(data, "iterrows")  # of pandas; its elements are the names of its columns
+    if is_table or not isinstance(data, Iterable):
+        fix = ". Fix: data.to_dict('records')" if is_table else ""
         raise DataError(
             f"rows: got {kind_of(data)}, allowed: a text, a row (a mapping or dataclass with `thinking`), or several, "
-            "such as a list or a datasets.Dataset"
+            f"such as a list or a datasets.Dataset{fix}"
         )
     return list(data)
 
@@ -105,7 +107,15 @@ def _values(row: Any) -> Mapping[str, Any]:
 def _trace(values: Mapping[str, Any], number: int) -> Trace:
     present = {field.name: values[field.name] for field in _FIELDS if field.name in values}
     if "thinking" not in present:
-        field_value(values, _FIELDS[2])  # raises the error, which names the columns of the row
+        columns = ", ".join(sorted(map(str, values))) or "none"
+        raise BadRow(
+            "missing column 'thinking'",
+            got=f"the columns {columns}",
+            allowed="rows with a text in that column, or plain texts, such as data['COLUMN']",
+        )
+    if isinstance(present["thinking"], list):
+        columns = "data['thinking'], with question=data['question'] and so on"
+        raise BadRow("several texts in 'thinking'", got="a list", allowed=f"one text; of a batch its texts, {columns}")
     (row,) = without_tags(present)
     texts = {field.name: field_value(row, field) for field in _FIELDS}
     return Trace(**{**texts, "id": texts["id"] or f"row-{number + 1}"})

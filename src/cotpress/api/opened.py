@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -78,7 +79,7 @@ def opened(
     *,
     scorer: str,
     ratio: float | None,
-    model: str | Loaded,
+    model: str | Path | Loaded,
     reference: str | None,
     options: Mapping[str, Any],
     owners: tuple[str, ...],
@@ -89,10 +90,9 @@ def opened(
         ConfigError: A name or a value is wrong.
         ModelError: A model cannot be found, loaded or used.
     """
-    given = None if isinstance(model, str) else model
+    given = None if isinstance(model, str | Path) else _pair(model)
     if given is None:
-        assert isinstance(model, str)
-        named, values = model, dict(options)
+        named, values = str(model), dict(options)
     else:
         named, values = "hub", _for_given(given, reference, options)
     with lock:
@@ -134,11 +134,19 @@ def _open(config: CompressConfig, given: Loaded | None) -> Opened:
     return Opened(config, given, _scorers[of_scorer], flow.cutter(models.tokenizer))
 
 
+def _pair(model: Any) -> Loaded:
+    """Return what the caller gave as a model and its tokenizer, if it is that."""
+    match model:
+        case (torch.nn.Module() as loaded, tokenizer) if hasattr(tokenizer, "is_fast"):
+            return loaded, tokenizer  # type: ignore[return-value]
+    kinds = [type(part).__name__ for part in model] if isinstance(model, tuple | list) else [type(model).__name__]
+    raise ConfigError(
+        f"model: got ({', '.join(kinds)}), allowed: a name, a folder, a hub id, or a loaded (model, tokenizer)"
+    )
+
+
 def _for_given(given: Loaded, reference: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
     """Options of a call with a model that the caller has loaded, with those that follow from the model."""
-    if len(given) != 2 or not isinstance(given[0], torch.nn.Module) or not hasattr(given[1], "is_fast"):
-        kinds = ", ".join(type(part).__name__ for part in given)
-        raise ConfigError(f"model: got ({kinds}), allowed: a name, a folder, a hub id, or (model, tokenizer)")
     if reference is not None:
         raise ConfigError(
             f"reference: got '{reference}' with a loaded model, which reads itself. Fix: load the reference model, "

@@ -10,8 +10,11 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from cotpress.cli.errors import explain, unknown_choice
 from cotpress.cli.help import choices
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ENTRY = "compress"
+ENTRY, CONF = "compress", Path(str(resources.files("cotpress") / "conf"))
 GROUPS = ("compression", "trainer", "distill")
 """Groups that an option chooses from by their name; `model`, `scorer` and `reference` are arguments of their own."""
 ALONE = ("seed", "output_root")
@@ -35,20 +38,18 @@ OWNERS = ("scorer", "compression")
 """Groups whose settings are options by their bare names."""
 PLACES = (*OWNERS, "model", "reference", "trainer", "distill")
 """Groups whose settings can be given by their places."""
-USUAL_RATIO = 0.5
-"""Ratio of a call that names none."""
+RATIO = 0.5
+"""Ratio of a call that names none; 1 where texts have a length of their own."""
+_ELSEWHERE = {
+    "device": "trainer='cpu' or trainer='gpu'",
+    "batch_size": "**{'trainer.tokens_per_batch': NUMBER}",
+}
+"""Options of other libraries, with what has their place here."""
 _MOST = 256
 """Configurations that are remembered; composing one takes a third of a second, more than a short text."""
 
 _lock = threading.RLock()
 _known: dict[str, CompressConfig] = {}
-
-
-def conf_folder() -> Path:
-    """The folder of the configuration groups: inside of an installed package, or at the root of a checkout."""
-    package = Path(__file__).parents[1]
-    installed = package / "conf"
-    return installed if installed.is_dir() else package.parents[1] / "conf"
 
 
 def settings(
@@ -73,14 +74,22 @@ def settings(
     Raises:
         ConfigError: A name or a value is wrong; the message is that of the command line.
     """
-    key = repr((scorer, model, ratio, reference, owners, sorted(options.items(), key=lambda option: option[0])))
+    ratio, values = _plain(ratio), {name: _plain(value) for name, value in options.items()}
+    key = repr((scorer, model, ratio, reference, owners, sorted(values.items(), key=lambda option: option[0])))
     with _lock:
         if key not in _known:
-            config = _composed(scorer, model, ratio, reference, options, owners)
+            config = _composed(scorer, model, ratio, reference, values, owners)
             while len(_known) >= _MOST:
                 del _known[next(iter(_known))]
             _known[key] = config
         return _known[key]
+
+
+def _plain(value: Any) -> Any:
+    """The same value without types of numpy, which OmegaConf refuses."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    return [_plain(element) for element in value] if isinstance(value, list | tuple) else value
 
 
 def _composed(
@@ -91,28 +100,28 @@ def _composed(
     options: Mapping[str, Any],
     owners: tuple[str, ...],
 ) -> CompressConfig:
-    conf = conf_folder()
-    for warning in [*_installed_plugins(), *check_names(conf)]:
+    for warning in [*_installed_plugins(), *check_names(CONF)]:
         log.warning("%s", warning)
-    chosen = {"scorer": scorer, "model": model, "reference": reference or "none"}
-    chosen |= {name: options[name] for name in GROUPS if name in options}
+    chosen = {"scorer": str(scorer), "model": model, "reference": reference or "none"}
+    chosen |= {name: str(options[name]) for name in GROUPS if name in options}
     values: dict[str, Any] = {}
     for group, named in chosen.items():
-        known = choices(conf / group)
+        known = choices(CONF / group)
         if named in known:
             continue
-        if group == "model" and is_source(str(named), group):
-            chosen[group], values["model.path"] = "hub", str(named)
+        if group == "model" and is_source(named, group):
+            chosen[group], values["model.path"] = "hub", named
         elif group == "reference" and Path(named).expanduser().is_dir():
-            chosen[group], values["reference.path"] = "saved", str(named)
+            chosen[group], values["reference.path"] = "saved", named
         else:
-            raise ConfigError(unknown_choice(group, str(named), known))
-    with _explained(conf):
-        config = _chosen(conf, chosen)
+            raise ConfigError(unknown_choice(group, named, known))
+    with _explained():
+        config = _chosen(chosen)
         places = {_place(config, name, owners): value for name, value in options.items() if name not in GROUPS}
         _set(config, values | places)
-        usual = 1.0 if config.compression.mode is Mode.first_solution else USUAL_RATIO
-        _set(config, {"ratio": usual if ratio is None else ratio})
+        if ratio is None:
+            ratio = 1.0 if config.compression.mode is Mode.first_solution else RATIO
+        _set(config, {"ratio": ratio})
         objects = to_objects(config)
     assert isinstance(objects, CompressConfig)
     return objects
@@ -125,7 +134,7 @@ def _installed_plugins() -> list[str]:
 
 
 @contextmanager
-def _explained(conf: Path) -> Iterator[None]:
+def _explained() -> Iterator[None]:
     """Raise the errors of Hydra and OmegaConf with the messages of the command line."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -133,17 +142,17 @@ def _explained(conf: Path) -> Iterator[None]:
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
-        message = explain(error, ENTRY, conf)
+        message = explain(error, ENTRY, CONF)
         if message is None:
             raise
         raise ConfigError(message) from error
 
 
-def _chosen(conf: Path, groups: Mapping[str, str]) -> "DictConfig":
+def _chosen(groups: Mapping[str, str]) -> "DictConfig":
     from hydra import compose, initialize_config_dir
 
     register_schemas()
-    with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+    with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
         return compose(ENTRY, overrides=[f"{group}={choice}" for group, choice in groups.items()])
 
 
@@ -158,11 +167,17 @@ def _place(config: "DictConfig", name: str, owners: tuple[str, ...]) -> str:
     """The place of an option in the configuration."""
     if name in ALONE or ("." in name and name.partition(".")[0] in PLACES):
         return name
-    having = [owner for owner in owners if name in map(str, config[owner])]
+    having = [owner for owner in owners if name in _names(config, owner)]
     if len(having) > 1:
         both = " and ".join(f"'{owner}.{name}'" for owner in having)
         raise ConfigError(f"option '{name}': there are {both}. Fix: **{{'{having[0]}.{name}': VALUE}}")
     if not having:
-        names = {str(key) for owner in owners for key in config[owner]} | {*ALONE, *GROUPS}
-        raise ConfigError(f"unknown option '{name}'.{did_you_mean(name, names)}")
+        hint = f" Fix: {_ELSEWHERE[name]}." if name in _ELSEWHERE else ""
+        names = set[str]().union(ALONE, GROUPS, *(_names(config, owner) for owner in owners))
+        raise ConfigError(f"unknown option '{name}'.{hint}{did_you_mean(name, names)}")
     return f"{having[0]}.{name}"
+
+
+def _names(config: "DictConfig", owner: str) -> set[str]:
+    """Settings of a group that are options by their bare names."""
+    return {str(key) for key in config[owner]} - {"name"}

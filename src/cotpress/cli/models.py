@@ -62,7 +62,7 @@ def is_source(text: str, place: str) -> bool:
     Raises:
         ConfigError: A path that is no folder; `place` is the setting to name.
     """
-    if Path(text).expanduser().is_dir() or _HUB_ID.fullmatch(text):
+    if (text and Path(text).expanduser().is_dir()) or _HUB_ID.fullmatch(text):
         return True
     if "/" in text or text.startswith("~"):
         folder = Path(text).expanduser().absolute()

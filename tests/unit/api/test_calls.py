@@ -15,7 +15,7 @@ from cotpress.errors import ConfigError, DataError, ModelError
 from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_model, load_tokenizer
 from cotpress.records import CompressedTrace
-from cotpress.scoring import models
+from cotpress.scoring import direct, models
 from cotpress.store.artifacts import ArtifactStore
 from cotpress.store.parts import CHUNK_CHARACTERS
 from support.encoder import save_encoder
@@ -75,7 +75,7 @@ def test_rows_are_those_of_the_command(
         assert all(np.array_equal(a.scores, s.scores) for a, s in zip(alone, scored, strict=True))
 
 
-def test_windows_and_refusals_of_the_case_above_are_there(settings: Settings, rows: Rows) -> None:
+def test_some_texts_are_longer_than_the_context_of_the_case_with_windows(settings: Settings, rows: Rows) -> None:
     scores = cotpress.score(rows, "cts", **settings)
     assert max(len(own.scores) for own in scores) > 100
 
@@ -86,7 +86,10 @@ def test_texts_of_several_chunks_have_the_scores_of_the_command(
     assert CHUNK_CHARACTERS > 1000
     monkeypatch.setattr("cotpress.store.parts.CHUNK_CHARACTERS", 200)
     _, scored = command("scorer=cts", "scorer.condition=question", "ratio=0.5")
+    chunks, compute = list[int](), direct.computed
+    monkeypatch.setattr(direct, "computed", lambda work, traces: chunks.append(len(traces)) or compute(work, traces))
     scores = cotpress.score(rows, "cts", condition="question", **settings)
+    assert max(chunks) < len(rows)
     assert all(np.array_equal(own.scores, row.scores) for own, row in zip(scores, scored, strict=True))
 
 
@@ -186,13 +189,21 @@ def test_columns_of_scores_are_plain(settings: Settings) -> None:
 # Rows that cannot be used
 
 
+class Table(list[str]):
+    """A table like those of pandas, whose elements are the names of its columns."""
+
+    iterrows = None
+
+
 @pytest.mark.parametrize(
     ("data", "given", "message"),
     [
         ("", {}, "the row, thinking: empty thinking"),
         (["fine", " "], {}, r"rows\[1\], thinking: empty thinking"),
-        ({"text": "so"}, {}, r"the row, thinking: missing field 'thinking'\. Got: the fields text"),
+        ({"text": "so"}, {}, r"the row: missing column 'thinking'\. Got: the columns text\. .* as data\['COLUMN'\]"),
+        (Table(["thinking"]), {}, r"rows: got Table, allowed: .*\. Fix: data\.to_dict\('records'\)"),
         ([{"thinking": "so"}, {"thinking": 3}], {}, r"rows\[1\], thinking: wrong type"),
+        ({"thinking": ["a", "b"]}, {}, r"several texts in 'thinking'\..* of a batch its texts, data\['thinking'\]"),
         ([3], {}, r"rows\[0\]: no row\. Got: a number"),
         (3, {}, "rows: got a number, allowed: a text"),
         ("so\0", {}, "NUL character in 'thinking'"),
@@ -283,6 +294,9 @@ def test_tuple_without_model_or_with_another_tokenizer_is_refused(loaded: tuple[
     with pytest.raises(ConfigError, match=r"model: got \(str, str\), allowed: a name, a folder, a hub id, or"):
         cotpress.compress("so", model=("a", "b"), answer="7")  # type: ignore[arg-type]
     model, tokenizer = loaded
+    for alone, kind in ((model, "LlamaForCausalLM"), (None, "NoneType")):
+        with pytest.raises(ConfigError, match=rf"model: got \({kind}\), allowed: .* or a loaded \(model, tokenizer"):
+            cotpress.compress("so", model=alone, answer="7")
     from copy import deepcopy
 
     larger = deepcopy(tokenizer)
@@ -335,9 +349,11 @@ def test_numbers_give_the_mask_of_the_largest() -> None:
         ([1.0, 2.0], {"granularity": "word"}, r"compression\.granularity: needs the text of the tokens"),
         ([1.0, 2.0], {"protection": "digits"}, r"compression\.protection: needs the text"),
         ([1.0, 2.0], {"keep_strings": ["so"]}, r"compression\.keep_strings: needs the text"),
-        ([1.0, float("nan")], {}, "scores: 1 of 2 numbers are not finite"),
-        ([[1.0], [2.0]], {}, r"scores: got float64 of the shape \(2, 1\)"),
+        ([1.0, float("nan")], {}, "scores: 1 of 2 are not finite; allowed: what cotpress.score returned, or finite"),
+        ([[1.0], [2.0]], {}, r"scores: got float64 of the shape \(2, 1\), allowed: what cotpress.score returned"),
+        ([[1.0], [2.0, 3.0]], {}, "scores: got a list that is no list of numbers, allowed: what cotpress"),
         (["a"], {}, "scores: got <U1"),
+        ("a text", {}, "scores: got a str, allowed: what cotpress.score returned"),
         ([1.0, 2.0], {"selection": "llmlingua_compat"}, "llmlingua_compat"),
         ([1.0, 2.0], {"condition": "question"}, "unknown option 'condition'"),
         ([1.0, 2.0], {"ratio": 2}, r"ratio: got 2\.0, allowed: a number in \[0, 1\]"),

@@ -1,12 +1,14 @@
 """Options of calls are checked as the settings of the command line, with its messages."""
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
 import cotpress
-from cotpress.api.settings import ALONE, GROUPS, OWNERS, conf_folder, settings
+from cotpress.api.settings import ALONE, GROUPS, OWNERS, settings
 from cotpress.cli.errors import explain
 from cotpress.compression.config import CompressionConfig
 from cotpress.config import register_schemas, to_objects
@@ -53,6 +55,7 @@ def of_the_command(override: str) -> str:
         ("compression=mixd", {"compression": "mixd"}),
         ("model=smollm", {"model": "smollm"}),
         ("trainer=tpu", {"trainer": "tpu"}),
+        ("ratio=half", {"ratio": "half"}),
     ],
 )
 def test_wrong_value_has_the_message_of_the_command_line(override: str, options: dict[str, Any]) -> None:
@@ -70,14 +73,30 @@ def test_unknown_option_names_the_nearest() -> None:
         cotpress.score("so", model="tiny", conditoin="question")
     with pytest.raises(ConfigError, match="unknown option 'granularity'"):
         cotpress.score("so", model="tiny", granularity="word")
-    for name in ("export", "data.path", "name.x", "tracker"):
+    for name in ("export", "data.path", "name", "name.x", "tracker"):
         with pytest.raises(ConfigError, match=f"unknown option '{name}'"):
             settings_of(**{name: "x"})
+
+
+@pytest.mark.parametrize(
+    ("option", "fix"),
+    [("device", "trainer='cpu' or trainer='gpu'"), ("batch_size", r"\*\*{'trainer.tokens_per_batch': NUMBER}")],
+)
+def test_option_of_other_libraries_names_its_place_here(option: str, fix: str) -> None:
+    with pytest.raises(ConfigError, match=rf"unknown option '{option}'\. Fix: {fix}\. Allowed: "):
+        cotpress.compress("so", model="tiny", **{option: 1})
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    config = settings_of(ratio=np.float32(0.25), seed=np.int64(3), mixed_ratios=np.linspace(0.5, 1, 3))
+    assert (config.ratio, config.seed, config.compression.mixed_ratios) == (0.25, 3, [0.5, 0.75, 1.0])
 
 
 def test_path_of_no_model_and_of_no_reference_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"model: got '\./nowhere', but there is no folder"):
         cotpress.compress("so", model="./nowhere", answer="7")
+    with pytest.raises(ConfigError, match="model: unknown choice ''"):
+        cotpress.compress("so", model="", answer="7")
     with pytest.raises(ConfigError, match=r"reference: unknown choice '\./nowhere'"):
         cotpress.compress("so", model="tiny", reference="./nowhere", answer="7")
 
@@ -111,5 +130,8 @@ def test_no_setting_has_the_name_of_another_option() -> None:
         assert not own & (compression | {*GROUPS, *ALONE}) - {"seed"}, name
 
 
-def test_settings_are_composed_from_the_files_of_the_checkout() -> None:
-    assert conf_folder().resolve() == (ROOT / "conf").resolve()
+def test_calls_inside_an_application_of_hydra_leave_it_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("value: 1\n", encoding="utf-8")
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        assert settings_of(seed=11).seed == 11
+        assert compose("own") == {"value": 1}
