@@ -150,10 +150,16 @@ def _explained() -> Iterator[None]:
 
 def _chosen(groups: Mapping[str, str]) -> "DictConfig":
     from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
 
     register_schemas()
-    with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
-        return compose(ENTRY, overrides=[f"{group}={choice}" for group, choice in groups.items()])
+    process = GlobalHydra.instance()
+    own, process.hydra = process.hydra, None  # the caller may be an application of Hydra
+    try:
+        with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
+            return compose(ENTRY, overrides=[f"{group}={choice}" for group, choice in groups.items()])
+    finally:
+        GlobalHydra.instance().hydra = own
 
 
 def _set(config: "DictConfig", values: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import cotpress
+from cotpress.modeling.alignment import kept_text
 from support.llmlingua import NUM_RELEASED, check_released, released
 from support.llmlingua2 import save_classifier
 
@@ -49,7 +50,7 @@ def test_texts_of_llmlingua_2_are_those_of_the_command(
 @pytest.mark.shared
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("number", range(NUM_RELEASED))
+@pytest.mark.parametrize("number", range(0, NUM_RELEASED, 3))  # each trace at 0.5; test_llmlingua_compat.py has all
 def test_text_is_that_of_llmlingua(number: int, smollm2: Any) -> None:
     row, trace = released(number)
     given = row["args"]
@@ -58,4 +59,4 @@ def test_text_is_that_of_llmlingua(number: int, smollm2: Any) -> None:
         selection="llmlingua_compat", iterative_size=given["iterative_size"],
     )  # fmt: skip
     check_released(smollm2.tokenizer, result.text, row)
-    assert "".join(token for token, kept in zip(result.tokens, result.mask, strict=True) if kept) == result.text
+    assert kept_text(result.original, result.offsets, result.mask) == result.text
