@@ -282,3 +282,11 @@ _FIX = {
     Selection.llmlingua_compat: "compression=single",
     Selection.llmlingua2_compat: "compression=single or mixed",
 }
+
+_UNITS = {Selection.llmlingua_compat.value: Unit.token.value, Selection.llmlingua2_compat.value: Unit.word.value}
+"""Units that the selections of the releases delete, whatever the granularity is."""
+
+
+def unit_name(selection: str | None, granularity: str | None) -> str:
+    """The unit that is kept or dropped as one, for cards; runs of earlier releases name no granularity."""
+    return _UNITS.get(selection or "") or granularity or Unit.token.value
