@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-from cotpress.compression.config import CompressionConfig, ExportFormat, Mode, Selection, check_export
+from cotpress.compression.config import ROWS_FORMATS, CompressionConfig, ExportFormat, Mode, Selection, check_export
 from cotpress.data.config import (
     BenchmarkConfig,
     DataConfig,
@@ -38,6 +38,7 @@ from cotpress.evaluation.config import SHORTENED_TO_RATIO, TRAINED, Baseline, Ev
 from cotpress.generation.config import ServerGenerationConfig, TransformersGenerationConfig, VllmGenerationConfig
 from cotpress.invocation import as_typed, program
 from cotpress.modeling.config import ORIGINAL_WEIGHTS, ModelConfig
+from cotpress.modeling.upload import Repository
 from cotpress.planning.config import PlanConfig
 from cotpress.plugins import check_loaded, store_choices
 from cotpress.prompts import check_marker
@@ -46,6 +47,7 @@ from cotpress.scoring.scorers.llmlingua_compat import llmlingua_settings
 from cotpress.scoring.table import SCORERS
 from cotpress.settings import Count, Folder, InputPath, Natural, Positive, Ratio, check_settings, insert_home, interval
 from cotpress.store.artifacts import plain
+from cotpress.store.paths import HUB_SCHEME
 from cotpress.store.redaction import refuse_secrets
 from cotpress.tracking.config import TrackerConfig
 from cotpress.training.config import Method, ReferenceConfig, SavedReferenceConfig, SftConfig, check_head_loss
@@ -276,7 +278,13 @@ class CompressConfig(PipelineConfig):
     """`compress.py`: data to compressed training data."""
 
     output: Folder | None = None
-    """Folder of the export, which holds no other one; null is a folder of its own below `output_root`/compressed."""
+    """Folder of the export, which holds no other one; null is a folder of its own below `output_root`/compressed. With
+    hf://OWNER/NAME that folder is uploaded to the Hugging Face hub as a data set."""
+    private: bool = True
+    """Make a new data set of the hub a private one."""
+    license: str | None = None
+    """Licence in the card of the export, e.g. apache-2.0; null passes on that of the source, where its card names
+    one."""
     export: ExportFormat = ExportFormat.parquet
     """Format of the export."""
     shard: str | None = None
@@ -288,11 +296,13 @@ class CompressConfig(PipelineConfig):
         check_head_loss(self.trainer.head_loss)
         if self.shard is not None:
             Shard.parse(self.shard)
+        self._check_output()
         column = self.data.field if isinstance(self.data, RowsDataConfig) else None
-        if column is not None and self.export is not ExportFormat.parquet:
+        if column is not None and self.export not in ROWS_FORMATS:
             raise ConfigError(
                 f"data.field: got '{column}' with export={self.export.value}, but texts are no conversations. "
-                "Allowed: parquet. Fix: export=parquet; the compressed texts are its column compressed_thinking"
+                "Allowed: parquet, datasets. Fix: export=parquet; the compressed texts are its column "
+                "compressed_thinking"
             )
         if column is not None and self.compression.mode is Mode.first_solution:
             raise ConfigError(
@@ -300,6 +310,31 @@ class CompressConfig(PipelineConfig):
                 "could state. Fix: leave data.field out and give rows with id, question, thinking, response and answer"
             )
         check_export(self.export, self.compression)
+
+    @property
+    def repository(self) -> Repository | None:
+        """The data set of the hub that `output` names; None for a folder."""
+        if self.output is None or not self.output.startswith(HUB_SCHEME):
+            return None
+        name = self.output.removeprefix(HUB_SCHEME).removeprefix("datasets/")
+        return Repository(name=name, is_dataset=True, setting=f"output={HUB_SCHEME}", without_hub="output=DIR")
+
+    def _check_output(self) -> None:
+        """Refuse a name that is no hub id, and settings that do not apply to the hub or to a folder."""
+        if self.repository is None:
+            if not self.private:
+                raise ConfigError(
+                    f"private: got false, but no data set is uploaded. Fix: output={HUB_SCHEME}OWNER/NAME, or leave "
+                    "private out"
+                )
+            return
+        self.repository.check_name()
+        if self.export is ExportFormat.datasets:
+            raise ConfigError(
+                f"export: got datasets with output={self.output}, but from the hub `datasets` reads files of rows, no "
+                "folder for load_from_disk. Fix: export=parquet, which load_dataset reads with the same columns; or "
+                "output=DIR"
+            )
 
 
 @dataclass(kw_only=True, slots=True)

@@ -20,7 +20,7 @@ SETTINGS: dict[str, Any] = {
     },
     "data": {"name": "jsonl", "path": "traces.jsonl"},
     "scorer": {"name": "cts", "condition": "answer"},
-    "compression": {"mixed_ratios": []},
+    "compression": {"mixed_ratios": [], "granularity": "step"},
     "sft": {"tune": {"method": "lora", "epochs": 1, "learning_rate": 0.001, "seed": 42}},
     "ratio": 0.7,
     "distill": {"api_key": "sk-12345678"},

@@ -107,6 +107,12 @@ class ExportFormat(Enum):
     """One JSON object per line with `messages`, and the `dataset_info.json` for LLaMA-Factory."""
     openai = "openai"
     """One JSON object per line with `messages`, for OpenAI's fine-tuning."""
+    datasets = "datasets"
+    """The rows of `parquet` as a folder for `datasets.load_from_disk`."""
+
+
+ROWS_FORMATS = frozenset({ExportFormat.parquet, ExportFormat.datasets})
+"""Formats that hold all columns of the compressed rows."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -248,7 +254,7 @@ def check_export(format_: ExportFormat, compression: CompressionConfig) -> None:
 
     TRL's collator reads a mask of tokens (`assistant_masks`); the conversations of LLaMA-Factory and OpenAI have none.
     """
-    holding = {ExportFormat.parquet} if compression.soft_weights else {ExportFormat.parquet, ExportFormat.trl}
+    holding = ROWS_FORMATS if compression.soft_weights else ROWS_FORMATS | {ExportFormat.trl}
     if compression.mode is Mode.mask_loss and format_ not in holding:
         allowed = ", ".join(kind.value for kind in ExportFormat if kind in holding)
         weights = "weights of single tokens" if compression.soft_weights else "mask of single tokens"
@@ -282,3 +288,11 @@ _FIX = {
     Selection.llmlingua_compat: "compression=single",
     Selection.llmlingua2_compat: "compression=single or mixed",
 }
+
+_UNITS = {Selection.llmlingua_compat.value: Unit.token.value, Selection.llmlingua2_compat.value: Unit.word.value}
+"""Units that the selections of the releases delete, whatever the granularity is."""
+
+
+def unit_name(selection: str | None, granularity: str | None) -> str:
+    """The unit that is kept or dropped as one, for cards; runs of earlier releases name no granularity."""
+    return _UNITS.get(selection or "") or granularity or Unit.token.value

@@ -6,22 +6,38 @@ A folder holds one export. It is complete if it has a manifest, which is removed
 that an interrupted export left is never taken for one.
 """
 
+import hashlib
+import itertools
 import json
 import logging
+import shutil
+import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from cotpress.compression.config import ExportFormat
-from cotpress.errors import ConfigError, DataError
+from cotpress.errors import ConfigError, DataError, MissingExtraError, install_extra
 from cotpress.invocation import program
+from cotpress.modeling.upload import Repository
 from cotpress.prompts import ChatConfig, ChatFormat, assistant_text, messages, render_chat
 from cotpress.records import COMPRESSED_FILE, CompressedTrace
 from cotpress.settings import differences
-from cotpress.store.artifacts import MANIFEST, file_sha256, fingerprint, plain, replaced, write_text_atomic
-from cotpress.store.tables import RecordWriter
+from cotpress.store.artifacts import (
+    MANIFEST,
+    file_sha256,
+    fingerprint,
+    follow_umask,
+    plain,
+    replaced,
+    write_text_atomic,
+)
+from cotpress.store.local_names import published, without_paths
+from cotpress.store.tables import ROWS_AT_ONCE, RecordWriter, schema, to_table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,17 +49,15 @@ FILES = {
     ExportFormat.trl: "compressed.trl.jsonl",
     ExportFormat.llamafactory: "compressed.llamafactory.jsonl",
     ExportFormat.openai: "compressed.openai.jsonl",
+    ExportFormat.datasets: "state.json",
 }
-"""Names of the exported files."""
+"""Names of the exported files; of a folder for `load_from_disk` that which it is recognised by."""
 CARD = "README.md"
-_CARD = """---
-configs:
-- config_name: default
-  data_files: {file}
----
-
-Compressed chains of thought, made with cotpress; `manifest.json` says from what.
-"""
+_SIGNED = "<!-- cotpress {} -->\n"
+"""Last line of a card, with a hash of the lines before it: a card that somebody has edited has another hash."""
+_PARTIAL = ".partial"
+_ON_HUB = frozenset({CARD, ".gitattributes"})
+"""Files that a new data set of the hub may have."""
 DATASET_INFO = "dataset_info.json"  # index file in the `dataset_dir` of LLaMA-Factory
 DATASET = "compressed"  # name of the data in `DATASET_INFO`, for LLaMA-Factory's setting `dataset`
 _OWN_FIX = "Fix: output=DIR with a folder of its own, or leave output out, or remove that export"
@@ -108,21 +122,69 @@ def check_folder(output: Path, format_: ExportFormat, settings: Mapping[str, Any
     """
     if (output / MANIFEST).exists():
         try:
-            before = json.loads((output / MANIFEST).read_text(encoding="utf-8")).get("settings")
-        except (OSError, ValueError, AttributeError, RecursionError):
-            before = None
-        if before not in (settings, fingerprint(settings)):  # their hash is that of an earlier release
-            told = f": {differences(before, settings)}" if isinstance(before, dict) else ""
-            raise ConfigError(f"output: '{output}' holds the export of other settings{told}. {_OWN_FIX}")
+            content = (output / MANIFEST).read_bytes()
+        except OSError:
+            content = b""
+        _check_manifest(content, settings, f"output: '{output}'", _OWN_FIX)
     elif others := [name for kind, name in FILES.items() if kind is not format_ and (output / name).exists()]:
         raise ConfigError(f"output: '{output}' holds {', '.join(others)} of another, unfinished export. {_OWN_FIX}")
+    elif (
+        format_ is ExportFormat.datasets and (output / DATASET_INFO).exists() and not (output / FILES[format_]).exists()
+    ):
+        raise ConfigError(f"output: '{output}' holds a {DATASET_INFO} of something else. {_OWN_FIX}")
 
 
-def write_manifest(file: Path, settings: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-    """Complete an export: describe it, and everything that it was made from, in `manifest.json` beside its file."""
-    files = {file.name: file_sha256(file)}
-    manifest = {"file": file.name, "files": files, "settings": settings, **plain(about)}
-    write_text_atomic(file.parent / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+def check_repository(repository: Repository, settings: Mapping[str, Any]) -> None:
+    """Refuse a data set of the hub that the account may not write, or that holds something else; as `check_folder`.
+
+    Raises:
+        ConfigError: Its name is no hub id, or it holds other files, or the export of other settings.
+        HubError: The hub refuses the account, or cannot be reached.
+    """
+    repository.check_name()  # a job of a multirun adds to the name
+    repository.check_account()
+    files = repository.files()
+    place, fix = f"output: '{repository.setting.partition('=')[2]}{repository.name}'", "Fix: a name of its own"
+    if MANIFEST in files:
+        _check_manifest(repository.read(MANIFEST), settings, place, fix)
+    elif others := sorted({*files} - _ON_HUB):
+        raise ConfigError(f"{place} holds other files: {', '.join(others[:5])}. {fix}")
+
+
+def _check_manifest(content: bytes, settings: Mapping[str, Any], place: str, fix: str) -> None:
+    try:
+        manifest = json.loads(content)
+        before, identity = manifest.get("settings"), manifest.get("settings_id")
+    except (ValueError, AttributeError, RecursionError):
+        before = identity = None
+    # Earlier releases wrote the settings themselves, or their hash alone.
+    same = before in (settings, fingerprint(settings)) if identity is None else identity == fingerprint(settings)
+    if not same:
+        told = differences(before, published(settings)) if isinstance(before, dict) else ""
+        raise ConfigError(f"{place} holds the export of other settings{f': {told}' if told else ''}. {fix}")
+
+
+def write_manifest(path: Path, settings: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """Complete an export: describe it, and everything that it was made from, in its `manifest.json`.
+
+    The manifest is published with the rows. So it has the names of local files in place of their paths, and the hash of
+    all settings (`settings_id`) tells exports of equal names apart.
+
+    Args:
+        path: The exported file, or the folder for `load_from_disk`.
+        settings: Everything that determines the export, as JSON values.
+        about: Further entries.
+    """
+    folder = path if path.is_dir() else path.parent
+    files = _saved_files(folder) if path.is_dir() else [path]
+    manifest = {
+        "file": FILES[ExportFormat.datasets] if path.is_dir() else path.name,
+        "files": {file.name: file_sha256(file) for file in files},
+        "settings": published(settings),
+        "settings_id": fingerprint(settings),
+        **without_paths(plain(about)),
+    }
+    write_text_atomic(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def export(
@@ -141,8 +203,11 @@ def export(
     With `masking`, which makes the training sequences, TRL's format holds these as tokens, `input_ids`, with a mask of
     those that have a loss, `assistant_masks`: `SFTTrainer` (TRL 1.16.0) makes labels of no other tokens.
 
+    Of the format `datasets` the folder itself is returned.
+
     Raises:
         DataError: The folder has a `dataset_info.json` that cannot be read (llamafactory only).
+        MissingExtraError: `datasets` is not installed, and it is the format.
     """
     output.mkdir(parents=True, exist_ok=True)
     path, conversations = output / FILES[format_], (_conversation(row, chat) for row in rows)
@@ -150,6 +215,9 @@ def export(
         case ExportFormat.parquet:
             with replaced(path) as temporary, RecordWriter(temporary, CompressedTrace) as writer:
                 writer.write(rows)
+        case ExportFormat.datasets:
+            _save_to_disk(rows, output)
+            return output
         case ExportFormat.trl if masking is not None:
             _write_lines(path, (_masked(row, masking) for row in rows))
         case ExportFormat.trl:
@@ -158,7 +226,6 @@ def export(
             _write_lines(path, ({"messages": turns} for turns in conversations))
             if format_ is ExportFormat.llamafactory:
                 _describe_for_llamafactory(output / DATASET_INFO, path.name)
-    _describe_for_datasets(output / CARD, path.name)
     return path
 
 
@@ -186,14 +253,67 @@ def warn_of_template(row: CompressedTrace, chat: ChatConfig, tokenizer: "PreTrai
         )
 
 
-def _describe_for_datasets(path: Path, file_name: str) -> None:
-    """Name the file with the rows in the folder's card, as `datasets` would read the manifest as rows too.
+def require_datasets(format_: ExportFormat) -> None:
+    """Raise a `MissingExtraError` if a format needs the library `datasets`, which is not installed."""
+    if format_ is ExportFormat.datasets:
+        try:
+            import datasets  # noqa: F401 (its absence is reported before hours of work)
+        except ModuleNotFoundError:
+            raise MissingExtraError("export=datasets", "datasets", install_extra("hub")) from None
 
-    A card that the user wrote stays.
-    """
-    own = {_CARD.format(file=name).encode() for name in FILES.values()}
-    if not path.exists() or path.read_bytes() in own:
-        write_text_atomic(path, _CARD.format(file=file_name))
+
+def _save_to_disk(rows: Iterable[CompressedTrace], output: Path) -> None:
+    """Write a folder for `load_from_disk`; `state.json`, without which it is none, comes last."""
+    require_datasets(ExportFormat.datasets)
+    import datasets
+
+    partial, left = output / _PARTIAL, iter(rows)
+    shutil.rmtree(partial, ignore_errors=True)  # of a killed command
+    partial.mkdir()
+    shown = datasets.is_progress_bar_enabled()
+    try:
+        arrow = partial / "rows.arrow"
+        with pa.ipc.new_stream(arrow, schema(CompressedTrace)) as stream:
+            while batch := [*itertools.islice(left, ROWS_AT_ONCE)]:
+                stream.write_table(to_table(batch, CompressedTrace))
+        if not sys.stderr.isatty():
+            datasets.disable_progress_bars()
+        table = datasets.table.MemoryMappedTable.from_file(str(arrow))
+        made = datasets.Dataset(table, split=datasets.Split.TRAIN, fingerprint=file_sha256(arrow)[:16])
+        made.save_to_disk(str(partial / "saved"))
+        del made, table
+        for old in _saved_files(output):
+            old.unlink()
+        for file in sorted(_saved_files(partial / "saved"), key=lambda f: f.name == FILES[ExportFormat.datasets]):
+            follow_umask(file)
+            file.replace(output / file.name)
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _saved_files(folder: Path) -> list[Path]:
+    """The files of a folder for `load_from_disk`."""
+    names = ("data-*-of-*.arrow", DATASET_INFO, FILES[ExportFormat.datasets])
+    return sorted(file for name in names for file in folder.glob(name))
+
+
+def write_card(folder: Path, text: str) -> None:
+    """Write the card of an export; one that the user wrote or edited stays."""
+    path = folder / CARD
+    if not path.exists() or is_own_card(path.read_bytes()):
+        write_text_atomic(path, text + _SIGNED.format(_card_hash(text.encode())))
+
+
+def is_own_card(content: bytes) -> bool:
+    """True for a card that was written here and not edited since."""
+    text, line, _ = content.rpartition(_SIGNED.partition("{")[0].encode())
+    return bool(line) and content == text + _SIGNED.format(_card_hash(text)).encode()
+
+
+def _card_hash(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()[:16]
 
 
 def _describe_for_llamafactory(path: Path, file_name: str) -> None:

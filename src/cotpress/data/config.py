@@ -175,7 +175,8 @@ class HubDataConfig(RowsDataConfig):
     """Rows of a data set of the Hugging Face hub, or of a folder that the library `datasets` reads."""
 
     path: InputPath = MISSING
-    """Hub id (owner/name), a folder saved with `save_to_disk`, or a folder with files of a data set."""
+    """Hub id (owner/name or hf://owner/name), a folder saved with `save_to_disk`, or a folder with files of a data
+    set."""
     config: str | None = None
     """Configuration of the data set (subset); null is its default one."""
     split: str = "train"

@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 
 from cotpress.errors import ConfigError, DataError
 from cotpress.store.artifacts import file_sha256
-from cotpress.store.paths import files_below, is_pattern, matching, neighbours
+from cotpress.store.paths import HUB_SCHEME, files_below, is_pattern, matching, neighbours
 
 _LINES = (".jsonl", ".ndjson")
 _COMPRESSION = {"": None, ".gz": "gzip", ".zst": "zstd"}
@@ -155,6 +155,9 @@ def find_files(path: str | Path, key: str) -> Files:
     """
     if not str(path):
         raise ConfigError(f"{key}: got '', allowed: the path of a file or folder, or a pattern such as 'DIR/*.jsonl'")
+    if str(path).startswith(HUB_SCHEME):
+        fix = f"{_hub(key)} {key}={path}" if _hub(key) else "download the file and name it"
+        raise ConfigError(f"{key}: '{path}' is on the Hugging Face hub, allowed: files of this machine. Fix: {fix}")
     place = Path(os.path.expanduser(path))  # noqa: PTH111 (an unknown user stays as typed)
     if place.is_dir():
         _refuse_saved(place, key)
@@ -220,10 +223,14 @@ def _quoted(names: Sequence[str]) -> str:
 
 def _refuse_saved(folder: Path, key: str) -> None:
     if any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
-        traces = key in ("data.path", "labelled.path")
-        group = "data" if key == "data.path" else f"data@{key.removesuffix('.path')}"
-        fix = f"{group}=hub {key}={folder}" if traces else "save its rows with to_parquet or to_json and name that file"
+        rows = "save its rows with to_parquet or to_json and name that file"
+        fix = f"{_hub(key)} {key}={folder}" if _hub(key) else rows
         raise ConfigError(f"{key}: '{folder}' is a data set saved by save_to_disk. Fix: {fix}")
+
+
+def _hub(key: str) -> str:
+    """The setting that reads data sets at the place of a path; empty where only files are read."""
+    return {"data.path": "data=hub", "labelled.path": "data@labelled=hub"}.get(key, "")
 
 
 def _nothing_there(place: Path, found: Sequence[Path], key: str) -> str:

@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from cotpress.data.config import HubDataConfig
 from cotpress.data.files import BATCH_ROWS, ENDS, Files, Raw, ending, sha256, table_rows
 from cotpress.errors import ConfigError, DataError, MissingExtraError, did_you_mean, install_extra
 from cotpress.modeling.hub import from_hub
+from cotpress.store.paths import HUB_SCHEME, hub_address
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SAVED_SPLITS = "dataset_dict.json"
@@ -80,6 +81,7 @@ def find(config: HubDataConfig, group: str) -> Files | HubRows:
         MissingExtraError: `datasets` is not installed.
     """
     _quiet(group)
+    config = _of_address(config, group)
     folder = Path(os.path.expanduser(config.path))  # noqa: PTH111 (an unknown user stays as typed)
     if not folder.is_dir():
         return _of_hub(config, group)
@@ -94,6 +96,22 @@ def find(config: HubDataConfig, group: str) -> Files | HubRows:
     if other := [file for file in files if not ending(file)]:
         raise ConfigError(f"{group}.path: '{other[0]}' cannot be read, allowed: files that end in {ENDS}")
     return Files(folder, files, [], f"{group}.path")
+
+
+def _of_address(config: HubDataConfig, group: str) -> HubDataConfig:
+    """The settings with the hub id in place of an address, `hf://owner/name` or `hf://datasets/owner/name@revision`.
+
+    Raises:
+        ConfigError: Address and `revision` name different revisions.
+    """
+    if not config.path.startswith(HUB_SCHEME):
+        return config
+    path, revision = hub_address(config.path)
+    if revision is not None and config.revision not in (None, revision):
+        raise ConfigError(
+            f"{group}.revision: got '{config.revision}', but {group}.path names '{revision}'. Fix: only one of them"
+        )
+    return replace(config, path=path, revision=revision or config.revision)
 
 
 def _jsonl(group: str) -> str:
@@ -153,7 +171,8 @@ def _of_hub(config: HubDataConfig, group: str) -> HubRows:
         fix = f"{_jsonl(group)} {key}={path}"
         raise ConfigError(f"{key}: '{path}' is a file, allowed: a hub id or a folder. Fix: {fix}")
     if path.count("/") != 1 or not all(path.split("/")) or path.startswith((".", "~")):
-        raise ConfigError(f"{key}: got '{path}', allowed: the hub id of a data set, OWNER/NAME, or an existing folder")
+        allowed = f"the hub id of a data set, OWNER/NAME or {HUB_SCHEME}OWNER/NAME, or an existing folder"
+        raise ConfigError(f"{key}: got '{path}', allowed: {allowed}")
     builder = _builder(path, config.config, config.revision, group)
     splits = builder.config.data_files or builder.info.splits or {}
     _require_split(config.split, splits, group)

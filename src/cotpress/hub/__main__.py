@@ -8,15 +8,15 @@ from typing import Any
 from omegaconf import MISSING
 
 from cotpress.cli.commands import run_command
-from cotpress.errors import ConfigError, HubError
-from cotpress.hub.folder import write_folder
+from cotpress.errors import ConfigError
+from cotpress.hub.card import origin
+from cotpress.hub.folder import CARD, OLD_WEIGHTS, check_content, write_folder
 from cotpress.hub.publication import Publication, read_publication
 from cotpress.invocation import Form, remember
-from cotpress.modeling.hub import answering_hub
+from cotpress.modeling.hub import hub_licence
+from cotpress.modeling.upload import Repository
 from cotpress.store.redaction import print_lines
 
-PUSH_SILENCE_S = 300.0
-"""Seconds without an answer after which a push fails; the hub needs time to store large files."""
 USAGE = """\
 {command} - a trained student to the Hugging Face hub, with its model card
 
@@ -29,6 +29,7 @@ USAGE = """\
   dry_run=true         write the folder and send nothing (output=DIR)
   private=false        make a new repository public; the default is private
   base_model=USER/NAME hub id of the base model, where the run does not know it
+  license=ID           licence of the student, e.g. apache-2.0; by default that of the base model's card on the hub
   merge=true           the whole model, with the LoRA adapter folded into the weights of the base model
   base_path=DIR        folder of the base model for merge=true, where it is not the run's on this machine
   unchecked=true       merge also where it is not known whether that is the model of the training
@@ -45,6 +46,7 @@ class HubConfig:
     output: str | None = None
     private: bool = True
     base_model: str | None = None
+    license: str | None = None
     merge: bool = False
     base_path: str | None = None
     unchecked: bool = False
@@ -61,8 +63,8 @@ def publish(config: HubConfig) -> str:
     Raises:
         ConfigError: Settings contradict each other.
     """
-    if config.repo.count("/") != 1:
-        raise ConfigError(f"repo: got '{config.repo}', allowed: USER/NAME")
+    repository = Repository(name=config.repo, is_dataset=False, setting="repo=", without_hub="dry_run=true output=DIR")
+    repository.check_name()
     if config.dry_run and config.output is None:
         raise ConfigError("dry_run=true writes a folder. Fix: output=DIR")
     if config.output is not None and not config.dry_run:
@@ -71,36 +73,30 @@ def publish(config: HubConfig) -> str:
         raise ConfigError("base_path has no effect without a merge. Fix: merge=true, or leave base_path out")
     if config.unchecked and config.base_path is None:
         raise ConfigError("unchecked has no effect without base_path. Fix: base_path=DIR, or leave unchecked out")
-    publication = read_publication(Path(config.run), config.base_model, merge=config.merge)
+    publication = read_publication(Path(config.run), config.base_model, merge=config.merge, licence=config.license)
     base: dict[str, Any] = {"base_path": config.base_path, "unchecked": config.unchecked}
     if config.output is not None:
         return str(write_folder(publication, config.repo, Path(config.output), **base))
-    return push_to_hub(publication, config.repo, private=config.private, **base)
+    return push_to_hub(publication, repository, private=config.private, **base)
 
 
-def push_to_hub(publication: Publication, repo: str, *, private: bool, **base: Any) -> str:
+def push_to_hub(publication: Publication, repository: Repository, *, private: bool, **base: Any) -> str:
     """Create the repository if it does not exist, upload the folder and return its address; `base` see `write_folder`.
 
     Raises:
+        ConfigError: The repository holds something else than an earlier export.
         HubError: There is no token, or the hub refuses or cannot be reached.
     """
-    from huggingface_hub import HfApi, get_token
-
-    if get_token() is None:
-        raise HubError(
-            f"push to '{repo}': there is no Hugging Face token. Fix: hf auth login, or HF_TOKEN in the environment; "
-            "dry_run=true output=DIR writes the folder without one"
-        )
+    repository.check_account()
+    held = {*repository.files()} - {CARD, ".gitattributes"}  # a new repository may have these
+    check_content(held, f"repo: '{repository.name}'", "repo=OWNER/NAME with another name")
+    hub_licence(publication.base_model)  # puts its card into the cache, where `write_folder` looks
+    origin(publication, online=True)
     with tempfile.TemporaryDirectory() as folder:
-        write_folder(publication, repo, Path(folder), **base)
-        try:
-            api, message = HfApi(), "Student and model card from cotpress"
-            with answering_hub(PUSH_SILENCE_S):
-                address = api.create_repo(repo, private=private, exist_ok=True)
-                api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
-        except (OSError, ValueError) as error:  # huggingface_hub's errors for the network, the account and the name
-            raise HubError(f"push to '{repo}' failed: {error}. Nothing else was changed; try again") from error
-    return str(address)
+        write_folder(publication, repository.name, Path(folder), **base)
+        return repository.upload(
+            Path(folder), private=private, message="Student and model card from cotpress", outdated=OLD_WEIGHTS
+        )
 
 
 def run() -> None:

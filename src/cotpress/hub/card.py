@@ -4,12 +4,16 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from cotpress.hub.publication import Publication
-from cotpress.modeling.config import ORIGINAL_WEIGHTS
+from cotpress.compression.config import unit_name
+from cotpress.data.provenance import Provenance, provenance
+from cotpress.hub.publication import Publication, Settings
+from cotpress.modeling.config import ORIGINAL_WEIGHTS, ModelSource
+from cotpress.modeling.hub import hub_licence
 from cotpress.modeling.training_record import TRAINING_CONFIG
-from cotpress.records import ORIGINAL
+from cotpress.records import ORIGINAL, Interval
 from cotpress.report.table import percent_interval
 from cotpress.store.grid import markdown_cell
+from cotpress.store.local_names import name_of
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard, ModelCardData
@@ -23,12 +27,21 @@ PAPERS = {
 
 
 def model_card(publication: Publication, name: str) -> "ModelCard":
-    """Build the card of `user/name`: `base_model`, `library_name`, `tags`, `metrics`, results as a `model-index`."""
+    """Build the card of `user/name`: `license`, `base_model`, `datasets`, `tags`, results as a `model-index`; a page.
+
+    Licences are those in the cache of the hub.
+    """
     from huggingface_hub import ModelCard
 
     sections = [_summary(publication, name), _use(publication, name), _training(publication), _results(publication)]
-    sections.append(f"Made with cotpress; `{TRAINING_CONFIG}` holds every setting.\n")
+    sections += [_limits(publication), _licence(publication)]
+    sections.append(f"Made with cotpress; `{TRAINING_CONFIG}` holds the settings of the run.\n")
     return ModelCard(f"---\n{_header(publication, name).to_yaml()}\n---\n\n" + "\n".join(sections))
+
+
+def origin(publication: Publication, *, online: bool = False) -> Provenance:
+    """The source of the training traces; `online` also asks the hub for the licence."""
+    return provenance(publication.config.data.values, online=online)
 
 
 def _header(publication: Publication, name: str) -> "ModelCardData":
@@ -57,7 +70,10 @@ def _header(publication: Publication, name: str) -> "ModelCardData":
         library_name="peft" if publication.publishes_adapter else "transformers",
         pipeline_tag="text-generation",
         tags=["cotpress", "chain-of-thought", "chain-of-thought-compression", f"scorer:{_selector(publication)}"]
+        + ([f"unit:{_unit(publication)}"] if _mode(publication) != "first_solution" else [])
         + (["lora"] if publication.publishes_adapter else []),
+        datasets=[*origin(publication).hub_ids] or None,
+        **_licence_of(publication),
         metrics=["accuracy"],
         model_name=name.rpartition("/")[2],
         eval_results=metrics,
@@ -71,9 +87,9 @@ def _summary(publication: Publication, name: str) -> str:
     mixed = list(config.compression.mixed_ratios)
     ratios = f"ratios {', '.join(f'{r:g}' for r in mixed)}" if mixed else f"ratio {config.ratio:g}"
     how = (
-        f"compressed token by token: the scorer `{scorer}`{source} gives each thinking token an importance, and of "
-        f"every chain of thought the most important tokens are kept at {ratios} (kept over all: "
-        f"{facts['actual_ratio']:.3f})"
+        f"compressed by {_unit(publication)}s: the scorer `{scorer}`{source} gives each thinking token an importance, "
+        f"and of every chain of thought the most important {_unit(publication)}s are kept at {ratios} (share of the "
+        f"tokens kept over all: {facts['actual_ratio']:.3f})"
     )
     if _mode(publication) == "mask_loss":
         how = (
@@ -100,6 +116,11 @@ def _selector(publication: Publication) -> str:
     """Name of the scorer, or of what compresses the traces in its place."""
     mode = _mode(publication)
     return mode if mode == "first_solution" else str(publication.config.scorer.name)
+
+
+def _unit(publication: Publication) -> str:
+    compression = publication.config.compression
+    return unit_name(compression.get("selection"), compression.get("granularity"))
 
 
 def _merged(publication: Publication) -> str:
@@ -144,13 +165,17 @@ def _use(publication: Publication, name: str) -> str:
 def _training(publication: Publication) -> str:
     config, facts = publication.config, publication.compression["facts"]
     tune, trained = config.sft.tune, publication.training["facts"]
-    source = config.data.get("path") or config.data.name
+    mixed = list(config.compression.mixed_ratios)
+    own = _mode(publication) == "first_solution"
+    asked = ", ".join(f"{ratio:g}" for ratio in mixed or [config.ratio])
     kept = f"{facts['num_kept_tokens']:,} of {facts['num_tokens']:,} kept ({facts['actual_ratio']:.3f})"
     start = publication.training["identity"].get("start")
     rows = [
-        ("data", f"{source}, {publication.training['num_rows']} chains of thought"),
+        ("base model", publication.base_model),
+        ("data", f"{origin(publication).text}, {publication.training['num_rows']} chains of thought"),
+        ("scorer", f"`{_selector(publication)}`{_scoring_model(config)}"),
+        *([] if own else [("unit", _unit(publication)), ("ratio", asked)]),
         ("thinking tokens", kept),
-        ("scorer", f"`{_selector(publication)}`"),
         ("method", f"{tune.method}, epochs: {tune.epochs}, learning rate {tune.learning_rate:g}, seed {tune.seed}"),
         *([("start", _start(start, config.sft.get("start")))] if start else []),
         ("final training loss", f"{trained['final_loss']:.3f}"),
@@ -158,6 +183,24 @@ def _training(publication: Publication) -> str:
     return "## Training\n\n| | |\n|---|---|\n" + "".join(
         f"| {name} | {markdown_cell(value)} |\n" for name, value in rows
     )
+
+
+def _scoring_model(config: Settings) -> str:
+    """The model that scored the traces, as far as the settings name it."""
+    if encoder := config.scorer.get("path"):
+        return f", encoder `{name_of(encoder)}`"
+    reference = config.get("reference")
+    if config.scorer.get("read_by") is None or reference is None:
+        return ""
+    model = reference.get("base") or config.model
+    named = model.path if model.source == ModelSource.hub.value else model.name
+    base = name_of(str(model.get("hub_id") or named))
+    if config.scorer.get("read_by") != "reference":
+        return f", read by `{base}`"
+    method = reference.tune.method
+    if reference.get("path"):
+        return f", read by a reference model that was trained before from `{base}`"
+    return f", read by `{base}`" if method == "none" else f", read by a reference model ({method}) from `{base}`"
 
 
 def _start(start: Mapping[str, Any], named: str) -> str:
@@ -169,15 +212,59 @@ def _results(publication: Publication) -> str:
     lines = [
         "## Results\n",
         "Intervals are over questions; overlapping ones do not tell systems apart.\n",
-        "| benchmark | system | target ratio | accuracy % | questions | generated tokens | truncated % |",
+        "| benchmark | system | target ratio | accuracy % | questions | generated tokens per answer | truncated % |",
         "|---|---|---:|---:|---:|---:|---:|",
     ]
     for run, row in [(r, row) for r, rows in publication.results for row in rows]:
         names = f"{markdown_cell(run.benchmark)} | {markdown_cell(row.system)}"
         accuracy = f"{percent_interval(row.accuracy)} ({run.confidence:.0%})"
-        tokens, cut = f"{row.mean_tokens.value:.1f}", f"{100 * row.truncation_rate:.1f}"
+        tokens, cut = _interval(row.mean_tokens), f"{100 * row.truncation_rate:.1f}"
         lines.append(f"| {names} | {row.asked} | {accuracy} | {row.accuracy.n} | {tokens} | {cut} |")
     return "\n".join(dict.fromkeys(lines)) + "\n"  # each once, as Original is a row of every run
+
+
+def _interval(interval: Interval) -> str:
+    return f"{interval.value:.1f} [{interval.low:.1f}, {interval.high:.1f}]"
+
+
+def _limits(publication: Publication) -> str:
+    runs = [run for run, _ in publication.results]
+    benchmarks = ", ".join(f"`{markdown_cell(name)}`" for name in dict.fromkeys(run.benchmark for run in runs))
+    seeds = ", ".join(str(seed) for seed in sorted({run.seed for run in runs}))
+    lines = [
+        f"Measured on {benchmarks} alone, with the prompt above and seed {seeds}; other questions, prompts, budgets "
+        "and seeds give other numbers.",
+        "The ratio is that of the training texts. What is saved at inference is the difference between the generated "
+        "tokens of the rows above.",
+        "A compressed thinking leaves out words and steps. It is no explanation for people, and text that a reader "
+        "would need in order to check an answer may be missing.",
+    ]
+    if "num_traces" in publication.config.data.values:
+        lines.append("The training data are synthetic word problems; nothing here says how it does on real ones.")
+    return "## Limits\n\n" + "".join(f"- {line}\n" for line in lines)
+
+
+def _licence_of(publication: Publication) -> dict[str, str]:
+    if publication.licence is not None:
+        return {"license": publication.licence}
+    return hub_licence(publication.base_model, online=False)
+
+
+def _licence(publication: Publication) -> str:
+    base = f"[{publication.base_model}](https://huggingface.co/{publication.base_model})"
+    own, of_base = _licence_of(publication), hub_licence(publication.base_model, online=False)
+    data = origin(publication).licence
+    lines = [
+        f"This model: {_named(own)}" if own else "This model: not stated; the licence of the base model applies",
+        f"Base model {base}: {_named(of_base)}" if of_base else f"Base model {base}: see its card",
+        f"Training data: {_named(data)}" if data else "Training data: not known",
+    ]
+    return "## Licence\n\n" + "".join(f"- {line}\n" for line in lines)
+
+
+def _named(licence: Mapping[str, str]) -> str:
+    more = ", ".join(licence[key] for key in ("license_name", "license_link") if key in licence)
+    return markdown_cell(f"{licence.get('license', '')} ({more})" if more else licence.get("license", ""))
 
 
 def _shown(text: str) -> str:

@@ -7,7 +7,9 @@ command that is interrupted leaves no half of a model that looks whole.
 
 import json
 import shutil
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from cotpress.errors import ArtifactError, ConfigError
 from cotpress.hub.card import model_card
@@ -17,11 +19,16 @@ from cotpress.modeling.foreign import ADAPTER_CONFIG
 from cotpress.modeling.training_record import TRAINING_CONFIG
 from cotpress.modeling.weights import MODEL_CONFIG
 from cotpress.store.artifacts import follow_umask, write_text_atomic
+from cotpress.store.local_names import published, without_paths
 from cotpress.store.paths import disk_problem, lies_below
-from cotpress.store.redaction import masked
 
 PARTIAL = ".partial"
 _SETTINGS = (ADAPTER_CONFIG, MODEL_CONFIG)
+OLD_WEIGHTS = (*_SETTINGS, "*.safetensors", "*.safetensors.index.json")
+"""Patterns of the files of an earlier export that would be read beside those of another kind of weights."""
+CARD = "README.md"
+_NO_SETTINGS = ("tokenizer.json", "vocab.json", "*.index.json")
+"""JSON files without names of paths, some of them large."""
 
 
 def write_folder(
@@ -45,8 +52,7 @@ def write_folder(
     if lies_below(output, artifacts):
         raise ConfigError(f"output: '{output}' lies in '{artifacts}', which holds students. Fix: another output=DIR")
     content = {path.name for path in output.iterdir()} if output.exists() else set()
-    if content - {PARTIAL} and TRAINING_CONFIG not in content:
-        raise ConfigError(f"output: '{output}' is not empty and not of an earlier export. Fix: another output=DIR")
+    check_content(content, f"output: '{output}'", "another output=DIR")
     partial = output / PARTIAL
     try:
         shutil.rmtree(partial, ignore_errors=True)  # of a killed command
@@ -66,6 +72,12 @@ def write_folder(
     return output
 
 
+def check_content(names: Collection[str], place: str, fix: str) -> None:
+    """Raise a `ConfigError` unless a folder, or a repository of the hub, is empty or of an earlier export."""
+    if {*names} - {PARTIAL} and TRAINING_CONFIG not in names:
+        raise ConfigError(f"{place} is not empty and not of an earlier export. Fix: {fix}")
+
+
 def _copy_student(publication: Publication, folder: Path) -> None:
     """Copy the student's files, and only those that have a checksum; of a merged one the record."""
     prefix = f"{publication.weights.name}/"
@@ -78,15 +90,23 @@ def _copy_student(publication: Publication, folder: Path) -> None:
 
 
 def _describe(publication: Publication, name: str, folder: Path) -> None:
+    for path in folder.rglob("*.json"):
+        if not any(path.match(pattern) for pattern in _NO_SETTINGS):
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if (clean := without_paths(values)) != values:
+                _write_json(path, clean)
     if publication.publishes_adapter:  # PEFT loads the base model that the adapter's configuration names
         path = folder / ADAPTER_CONFIG
         adapter = {**json.loads(path.read_text(encoding="utf-8")), "base_model_name_or_path": publication.base_model}
         write_text_atomic(path, json.dumps(adapter, indent=2, sort_keys=True) + "\n")
     path = folder / TRAINING_CONFIG
     record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    record |= {"base_model": publication.base_model, "run": masked(publication.config.values)}
-    write_text_atomic(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-    write_text_atomic(folder / "README.md", str(model_card(publication, name)))
+    _write_json(path, {**record, "base_model": publication.base_model, "run": published(publication.config.values)})
+    write_text_atomic(folder / CARD, str(model_card(publication, name)))
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    write_text_atomic(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
 def _replace(partial: Path, output: Path) -> None:

@@ -42,6 +42,7 @@ class Publication:
         is_adapter: True if it holds an adapter.
         merge: True to publish the base model with this adapter folded into its weights.
         base_model: Hub id of the base model.
+        licence: The licence that the user gives the student; None for that of the base model's card.
         results: All runs with this student, each with the rows to show: the student's and Original's.
         compression: Manifest of the training data.
         training: Manifest of the student.
@@ -52,6 +53,7 @@ class Publication:
     merge: bool = False
     config: Settings
     base_model: str
+    licence: str | None = None
     results: tuple[tuple[RunResults, tuple[SystemResult, ...]], ...]
     compression: Mapping[str, Any]
     training: Mapping[str, Any]
@@ -63,7 +65,9 @@ class Publication:
         return self.is_adapter and not self.merge
 
 
-def read_publication(run_dir: Path, base_model: str | None, *, merge: bool = False) -> Publication:
+def read_publication(
+    run_dir: Path, base_model: str | None, *, merge: bool = False, licence: str | None = None
+) -> Publication:
     """Read the student of a finished run of `train.py`, whose artifacts are in `../../artifacts`.
 
     A `base_model` of None is read from the run.
@@ -102,6 +106,7 @@ def read_publication(run_dir: Path, base_model: str | None, *, merge: bool = Fal
         merge=merge,
         config=config,
         base_model=base_model or _hub_id(config),
+        licence=licence,
         results=tuple(_runs_with(key, run_dir)),
         compression=_open(store, student.manifest["identity"]["compressed"]).manifest,
         training=student.manifest,

@@ -48,6 +48,7 @@ def run_alone(config: "DictConfig", task: Task, folder: Path, overrides: list[st
     note = JobNote(overrides=tuple(overrides), state=JobState.running, started_at=time.time(), pid=os.getpid())
     place = None
     try:
+        write_note(folder, note)
         checked = to_objects(config)
         place = run_path(checked) if isinstance(checked, TrainConfig | EvaluateConfig) else None
         planned = isinstance(checked, TrainConfig) and checked.plan

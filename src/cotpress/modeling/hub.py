@@ -4,13 +4,22 @@ huggingface_hub limits the time of some requests only, and repeats some of them 
 accepts a connection and sends nothing would block for many minutes or forever.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from cotpress.errors import CotpressError
 from cotpress.store.paths import disk_problem
+
+_FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
+_LICENCE = re.compile(
+    r"^(license(?:_name|_link)?):[ \t]*(?:\n[ \t]*-[ \t]+)?['\"]?([^\s'\"#\[\]{}&*!|>][^\n'\"#]*)", re.MULTILINE
+)
+"""A licence in the metadata of a card; of a list the first one."""
+_CARD_CHARS = 100_000
 
 
 class HubProblem(Enum):
@@ -131,3 +140,41 @@ def answering_hub(silence_s: float | None = None) -> Iterator[None]:
         raise
     finally:
         set_client_factory(default_client_factory)
+
+
+def hub_licence(
+    hub_id: str, *, revision: str | None = None, is_dataset: bool = False, online: bool = True
+) -> dict[str, str]:
+    """The licence that the card of a model or data set names: `license`, and `license_name` and `license_link`.
+
+    Args:
+        hub_id: Its hub id.
+        revision: Commit, tag or branch.
+        is_dataset: True for a data set.
+        online: False looks into the cache alone.
+
+    Returns:
+        Empty if the card names none, or cannot be read.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError
+
+    kind = "dataset" if is_dataset else None
+    try:
+        if online:
+            with answering_hub():
+                hf_hub_download(hub_id, "README.md", revision=revision, repo_type=kind)
+        card = try_to_load_from_cache(hub_id, "README.md", revision=revision, repo_type=kind)
+    except (HfHubHTTPError, OSError, ValueError):
+        return {}
+    return licence_of(Path(card)) if isinstance(card, str) else {}
+
+
+def licence_of(card: Path) -> dict[str, str]:
+    """The licence in the metadata of a card, a `README.md`; empty if there is none. Nothing in it is executed."""
+    try:
+        with card.open(encoding="utf-8", errors="replace") as file:
+            matter = _FRONT_MATTER.match(file.read(_CARD_CHARS))
+    except OSError:
+        return {}
+    return {} if matter is None else {key: value.strip() for key, value in _LICENCE.findall(matter[1])}

@@ -18,6 +18,8 @@ from typing import TypeGuard
 from cotpress.errors import ArtifactError, ConfigError, UnreadableError
 
 FIX = "Fix: choose a place that can be written and has room, with output_root=DIR (compress: also output=DIR)"
+HUB_SCHEME = "hf://"
+"""Start of an address on the Hugging Face hub, e.g. `hf://owner/name`."""
 _MOST_FILES = 100_000
 """Most files of a folder with input; adapters, models and data sets have fewer."""
 NO_FILES = frozenset({errno.EMFILE, errno.ENFILE})
@@ -38,6 +40,12 @@ _TORCH = re.compile(
     r"iostream error|PytorchStreamWriter failed|inline_container.*(?:unexpected pos|file write failed)", re.DOTALL
 )
 """Messages of torch without an error number: its writer found fewer bytes on disk than it had written."""
+
+
+def hub_address(address: str) -> tuple[str, str | None]:
+    """Hub id and revision of a data set: `hf://owner/name`, `hf://datasets/owner/name@revision` or `owner/name`."""
+    name, _, revision = address.removeprefix(HUB_SCHEME).removeprefix("datasets/").partition("@")
+    return name, revision or None
 
 
 def disk_problem(error: BaseException) -> str | None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from cotpress.compression.config import Selection
-from cotpress.compression.export import check_folder
+from cotpress.compression.export import check_folder, check_repository, require_datasets
 from cotpress.config import (
     CompressConfig,
     EvaluateConfig,
@@ -188,10 +188,13 @@ def _distills(config: ScoringPipelineConfig) -> bool:
 
 
 def folders(config: Config) -> Problems:
-    """Folders that are written."""
+    """Folders that are written, and the data set of the hub."""
     yield from _tried(require_writable, Path(config.output_root), "output_root")
     if isinstance(config, CompressConfig):
-        if config.output is not None:
+        yield from _tried(require_datasets, config.export)
+        if config.repository is not None:
+            yield from _tried(check_repository, config.repository, export_settings(config))
+        elif config.output is not None:
             yield from _tried(require_writable, Path(config.output), "output")
         yield from _tried(check_folder, export_path(config), config.export, export_settings(config))
 

@@ -12,6 +12,7 @@ import functools
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,7 +41,8 @@ from cotpress.report.stage import report_run, show_run
 from cotpress.report.students import read_students
 from cotpress.settings import input_paths
 from cotpress.store.artifacts import MANIFEST, ArtifactStore, fingerprint, plain, write_text_atomic
-from cotpress.store.paths import files_below, is_pattern, is_unreadable, matching, safe_name, unreadable
+from cotpress.store.local_names import PATH_SETTINGS, name_of
+from cotpress.store.paths import HUB_SCHEME, files_below, is_pattern, is_unreadable, matching, safe_name, unreadable
 from cotpress.store.redaction import masked
 from cotpress.store.source import code_of, package_hash
 from cotpress.store.sweeps import Sweep, sweep_name
@@ -57,6 +59,10 @@ SERVER_KEYS = ("base_url", "api_key_env", "concurrency", "timeout_s", "max_retri
 FINISHED_FILE = "finished.json"
 _OUTPUT_BYTES = 90
 """Most bytes in the name of the output folder of one job of a multirun."""
+_HUB_CHARS = 95
+"""Most characters of a hub id."""
+_NOT_ON_HUB = r"[^A-Za-z0-9]*[^A-Za-z0-9.][^A-Za-z0-9]*|\.{2,}"
+"""What the part of a name on the hub cannot have: other signs, and signs that follow each other."""
 
 
 @functools.cache
@@ -83,15 +89,15 @@ def run_path(config: TrainConfig | EvaluateConfig) -> Path:
 
 def export_settings(config: CompressConfig) -> dict[str, Any]:
     """Every setting that can change what `compress.py` exports, as JSON values without secrets."""
-    elsewhere = ("output", "shard")
+    elsewhere = ("output", "shard", "private", "license")
     kept = {k: v for k, v in _without_hardware(config).items() if k not in elsewhere}
     values: dict[str, Any] = masked(_without(kept, SERVER_KEYS))
     return values
 
 
 def export_path(config: CompressConfig) -> Path:
-    """Folder of an export; without `output` each has one of its own."""
-    if config.output is not None:
+    """Folder of an export; without `output`, and for one that is uploaded, each has one of its own."""
+    if config.output is not None and config.repository is None:
         return Path(config.output)
     digest = fingerprint(export_settings(config))
     return Path(config.output_root) / "compressed" / f"{safe_name(run_name(config))}-{digest[:8]}"
@@ -112,7 +118,7 @@ def own_output(output: str, sweep: Sweep, overrides: Sequence[str]) -> str:
 
     It is a folder below `output` (the setting, resolved), named after those of the job's `overrides` that distinguish
     it from the others. It is `output` itself if the jobs differ in the shard only, or if each job has a different
-    `output` already.
+    `output` already. A data set of the hub gets a name with that of the folder at its end.
     """
     if any(text.startswith("output=") and "${" in text for text in overrides):
         return output
@@ -120,6 +126,13 @@ def own_output(output: str, sweep: Sweep, overrides: Sequence[str]) -> str:
     own = [text for text in overrides if text not in shared and not text.startswith("shard=")]
     if not own or any(text.startswith("output=") for text in own):
         return output
+    if output.startswith(HUB_SCHEME):
+        settings = [text.partition("=") for text in own]
+        shown = ",".join(f"{k}={name_of(v) if k.rpartition('.')[2] in PATH_SETTINGS else v}" for k, _, v in settings)
+        digest = fingerprint({"own": own})[:8]
+        room = max(_HUB_CHARS - len(output.removeprefix(HUB_SCHEME)) - len(digest) - 2, 0)
+        name = re.sub(_NOT_ON_HUB, "-", shown)[:room].strip("-.")
+        return "-".join(part for part in (output, name, digest) if part)
     name = safe_name(",".join(own), unsafe=r"[^\w.=,@+-]", replacement="_", num_bytes=_OUTPUT_BYTES)
     return str(Path(output, name))
 

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from cotpress.compression.config import ExportFormat
-from cotpress.compression.export import CARD, DATASET, DATASET_INFO, export, warn_of_template, write_manifest
+from cotpress.compression.export import (
+    CARD,
+    DATASET,
+    DATASET_INFO,
+    export,
+    is_own_card,
+    warn_of_template,
+    write_card,
+    write_manifest,
+)
 from cotpress.errors import DataError
 from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_tokenizer
@@ -126,25 +135,50 @@ def test_parquet_contains_the_rows_unchanged(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+FILES = [format_ for format_ in ExportFormat if format_ is not ExportFormat.datasets]
+
+
 def test_only_finished_files_remain(tmp_path: Path) -> None:
-    files = [export([row(0, None)], format_, tmp_path, CHAT) for format_ in ExportFormat]
-    assert sorted(tmp_path.iterdir()) == sorted([*files, tmp_path / DATASET_INFO, tmp_path / CARD])
+    files = [export([row(0, None)], format_, tmp_path, CHAT) for format_ in FILES]
+    assert sorted(tmp_path.iterdir()) == sorted([*files, tmp_path / DATASET_INFO])
 
 
-@pytest.mark.parametrize("format_", ExportFormat)
-def test_folder_of_an_export_is_read_without_its_manifest(format_: ExportFormat, tmp_path: Path) -> None:
+def test_folder_for_load_from_disk_has_the_rows_of_parquet(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets", reason="needs the extra dev")
-    path = export(ROWS, format_, tmp_path / "new", CHAT)
-    write_manifest(path, "0", {"num_rows": 2})
-    rows = datasets.load_dataset(str(tmp_path / "new"), split="train", cache_dir=str(tmp_path / "cache"))
-    assert len(rows) == 2
-    assert "num_rows" not in rows.column_names
+    parquet = loaded(export(ROWS * 200, ExportFormat.parquet, tmp_path / "parquet", CHAT), tmp_path)
+    folder = export(ROWS * 200, ExportFormat.datasets, tmp_path / "saved", CHAT)
+    write_manifest(folder, {}, {})
+    saved = datasets.load_from_disk(str(folder))
+    assert (saved.to_list(), saved.column_names) == (parquet.to_list(), parquet.column_names)
+    assert saved.features == parquet.features
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "data-00000-of-00001.arrow", "dataset_info.json", "manifest.json", "state.json",
+    ]  # fmt: skip
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert str(tmp_path).encode() not in b"".join(before.values())
+    del saved
+    export(ROWS * 200, ExportFormat.datasets, folder, CHAT)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_card_of_the_user_stays(tmp_path: Path) -> None:
-    (tmp_path / CARD).write_bytes(b"mine\xff")
-    export(ROWS, ExportFormat.trl, tmp_path, CHAT)
-    assert (tmp_path / CARD).read_bytes() == b"mine\xff"
+def test_outdated_parts_of_a_saved_folder_are_removed(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="needs the extra dev")
+    datasets.Dataset.from_list([{"x": i} for i in range(4)]).save_to_disk(str(tmp_path), num_shards=4)
+    export(ROWS, ExportFormat.datasets, tmp_path, CHAT)
+    assert len([*tmp_path.glob("*.arrow")]) == 1
+    assert len(datasets.load_from_disk(str(tmp_path))) == len(ROWS)
+
+
+def test_edited_card_stays_and_an_own_one_is_replaced(tmp_path: Path) -> None:
+    write_card(tmp_path, "# One\n")
+    assert is_own_card((tmp_path / CARD).read_bytes())
+    write_card(tmp_path, "# Two\n")
+    assert (tmp_path / CARD).read_text().startswith("# Two\n<!-- cotpress ")
+    edited = (tmp_path / CARD).read_text().replace("Two", "Mine")
+    for content in (edited.encode(), b"mine\xff"):
+        (tmp_path / CARD).write_bytes(content)
+        write_card(tmp_path, "# Three\n")
+        assert (tmp_path / CARD).read_bytes() == content
 
 
 @pytest.fixture(scope="module")

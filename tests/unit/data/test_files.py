@@ -475,3 +475,13 @@ def test_rows_without_ids_are_numbered_over_all_files(tmp_path: Path) -> None:
 )
 def test_benchmark_is_named_by_its_file_without_the_ending(path: str, title: str) -> None:
     assert JsonlBenchmarkConfig(name="jsonl", path=path, max_new_tokens=1).title == title
+
+
+@pytest.mark.parametrize(
+    ("key", "fix"),
+    [("data.path", "data=hub data.path=hf://o/n"), ("labelled.path", "data@labelled=hub labelled.path=hf://o/n"),
+     ("benchmark.path", "download the file and name it")],
+)  # fmt: skip
+def test_address_on_the_hub_names_the_setting_that_reads_it(key: str, fix: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{key}: 'hf://o/n' is on the Hugging Face hub, .* Fix: {fix}$"):
+        find_files("hf://o/n", key)

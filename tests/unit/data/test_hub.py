@@ -119,6 +119,17 @@ def test_path_that_is_no_hub_id_and_no_folder_is_refused(path: str) -> None:
         find(hub(path), "data")
 
 
+@pytest.mark.parametrize("path", ["hf://o/n", "hf://datasets/o/n", "hf://o/n@v1"])
+def test_address_is_read_as_its_hub_id(path: str) -> None:
+    with pytest.raises(DataError, match=r"data\.path: 'o/n' is not in the cache"):
+        find(hub(path), "data")
+
+
+def test_address_and_setting_that_name_different_revisions_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"data\.revision: got 'v2', but data\.path names 'v1'\. Fix: only one"):
+        find(hub("hf://o/n@v1", revision="v2"), "data")
+
+
 def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(

@@ -1,15 +1,18 @@
 import functools
 import json
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
 
-from cotpress.errors import ArtifactError, ConfigError, HubError
+from cotpress.errors import ArtifactError, ConfigError
 from cotpress.hub.__main__ import HubConfig, publish
 from cotpress.report.results import RunResults, write_results
+from support.hub_server import Account, Hub, client_environment, hub_server
 from support.published import BASE, SETTINGS, finished_run, result
 
 
@@ -53,10 +56,42 @@ def test_card_has_metadata_and_results(finished: Callable[..., Path], tmp_path: 
     assert {(r.dataset_type, r.metric_type, r.metric_value) for r in data.eval_results} == {
         ("gsm8k", "accuracy", 0.5), ("gsm8k", "mean_generated_tokens", 72.0),
     }  # fmt: skip
-    assert "| gsm8k | cts | 0.7 | 50.0 [40.0, 60.0] (95%) | 84 | 72.0 | 10.0 |" in card.text
+    assert "| gsm8k | cts | 0.7 | 50.0 [40.0, 60.0] (95%) | 84 | 72.0 [70.0, 75.0] | 10.0 |" in card.text
     assert "| gsm8k | Original | 1 | 80.0" in card.text
-    assert "traces.jsonl, 4 chains of thought" in card.text
+    assert f"| base model | {BASE} |" in card.text
+    assert "| data | `traces.jsonl`, 4 chains of thought |" in card.text
+    assert "| unit | step |" in card.text
+    assert "| ratio | 0.7 |" in card.text
     assert "700 of 1,000 kept (0.700)" in card.text
+    assert "Measured on `gsm8k` alone" in card.text
+    assert "- This model: not stated; the licence of the base model applies" in card.text
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        ({"name": "jsonl", "path": "/home/ann/secret/traces.jsonl"}, "`traces.jsonl`"),
+        ({"name": "my traces", "path": "/home/ann/secret/traces.jsonl"}, "`my traces`"),
+        ({"name": "jsonl", "path": "~"}, "`a folder`"),
+        ({"name": "hub", "path": "open/set", "split": "train", "config": None},
+         "[open/set](https://huggingface.co/datasets/open/set), split `train`"),
+        ({"name": "planted", "num_traces": 9}, "the built-in word problems of cotpress (`planted`)"),
+        ({"name": "self_written", "writer": "/home/ann/student", "questions": {"name": "jsonl", "path": "../q.csv"}},
+         "right answers of `student` to the questions of `q.csv`"),
+    ],
+)  # fmt: skip
+def test_card_names_the_data_without_their_place(
+    data: dict[str, Any], named: str, finished: Callable[..., Path], tmp_path: Path
+) -> None:
+    card = ModelCard.load(write(finished(data=data), tmp_path / "hub") / "README.md")
+    assert f"| data | {named}, 4 chains of thought |" in card.text
+    assert card.data.datasets == (["open/set"] if "split" in data else None)
+
+
+def test_card_has_the_licence_that_is_given(finished: Callable[..., Path], tmp_path: Path) -> None:
+    card = ModelCard.load(write(finished(), tmp_path / "hub", license="mit") / "README.md")
+    assert card.data.license == "mit"
+    assert "- This model: mit\n" in card.text
 
 
 def test_card_of_a_mixed_student_has_results_at_every_ratio_and_the_marker(
@@ -104,7 +139,7 @@ def test_run_without_a_student_and_damaged_student_are_refused(finished: Callabl
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"repo": "student"}, "repo: got 'student', allowed: USER/NAME"),
+        ({"repo": "student"}, "repo: got 'student', allowed: OWNER/NAME"),
         ({"output": None}, "Fix: output=DIR"),
         ({"dry_run": False}, "output has no effect on a push"),
     ],
@@ -133,49 +168,78 @@ def test_folder_of_a_student_is_not_overwritten(finished: Callable[..., Path], t
     assert (weights / "adapter_config.json").read_bytes() == before
 
 
-def push(run_dir: Path) -> str:
-    return publish(HubConfig(run=str(run_dir), repo="me/student"))
+TOKEN = "hf_write000000000000000"
 
 
-def test_push_without_a_token_is_an_error_with_a_fix(
-    finished: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    """A hub with an account, and with the card of the base model."""
+    (tmp_path / "uploaded").mkdir()
+    (tmp_path / "base").mkdir()
+    card = "---\nlicense: other\nlicense_name: smol\nlicense_link: https://smol.org/licence\n---\n"
+    (tmp_path / "base" / "README.md").write_text(card)
+    served = Hub({}, accounts={TOKEN: Account("me")}, folder=tmp_path / "uploaded")
+    served.models[BASE] = {"a" * 40: tmp_path / "base"}
+    with hub_server(served):
+        yield served
+
+
+def push(
+    hub: Hub, tmp_path: Path, run_dir: Path, *settings: str, token: str | None = TOKEN
+) -> "subprocess.CompletedProcess[str]":
+    done = subprocess.run(
+        [sys.executable, "-m", "cotpress.hub", f"run={run_dir}", "repo=me/student", *settings], check=False, text=True,
+        env=client_environment(hub, tmp_path / "home", token), capture_output=True, timeout=120, cwd=tmp_path,
+    )  # fmt: skip
+    assert TOKEN not in done.stdout + done.stderr
+    return done
+
+
+def test_push_uploads_the_folder_of_the_dry_run(finished: Callable[..., Path], hub: Hub, tmp_path: Path) -> None:
+    done = push(hub, tmp_path, finished())
+    assert (done.returncode, done.stdout) == (0, f"{hub.url}/me/student\n"), done.stderr
+    files = hub.files("me/student", is_model=True)
+    assert hub.private == {"me/student"}
+    assert files.pop(".gitattributes") == b""
+    same = push(hub, tmp_path, finished(), "dry_run=true", f"output={tmp_path / 'hub'}", token=None)
+    assert same.returncode == 0, same.stderr
+    assert files == {p.name: p.read_bytes() for p in (tmp_path / "hub").iterdir()}
+    data = ModelCard(files["README.md"].decode()).data
+    assert (data.license, data.license_name, data.license_link) == ("other", "smol", "https://smol.org/licence")
+    assert "This model: other (smol, https://smol.org/licence)" in files["README.md"].decode()
+
+
+def test_merged_and_adapter_do_not_lie_side_by_side_on_the_hub(
+    finished: Callable[..., Path], hub: Hub, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
-    with pytest.raises(HubError, match=r"no Hugging Face token\. Fix: hf auth login"):
-        push(finished())
+    (tmp_path / "whole").mkdir()
+    for name in ("model.safetensors", "config.json", "training_config.json"):
+        (tmp_path / "whole" / name).write_text("{}")
+    hub.models["me/student"] = {"b" * 40: tmp_path / "whole"}
+    assert push(hub, tmp_path, finished()).returncode == 0
+    assert {*hub.files("me/student", is_model=True)} == {
+        "README.md", "adapter_config.json", "adapter_model.safetensors", "training_config.json",
+    }  # fmt: skip
 
 
-def test_push_uploads_the_folder_of_the_dry_run(
-    finished: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    sent: dict[str, Any] = {}
-
-    class Api:
-        def create_repo(self, repo: str, **settings: Any) -> str:
-            sent["repo"] = (repo, settings)
-            return f"https://huggingface.co/{repo}"
-
-        def upload_folder(self, *, repo_id: str, folder_path: str, commit_message: str) -> None:
-            sent["files"] = {p.name: p.read_bytes() for p in Path(folder_path).iterdir()}
-
-    monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_x")
-    monkeypatch.setattr("huggingface_hub.HfApi", Api)
-    assert push(finished()) == "https://huggingface.co/me/student"
-    assert sent["repo"] == ("me/student", {"private": True, "exist_ok": True})
-    assert sent["files"] == {p.name: p.read_bytes() for p in write(finished(), tmp_path / "hub").iterdir()}
+def test_repository_with_something_else_is_refused(finished: Callable[..., Path], hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.pdf").write_text("x")
+    hub.models["me/student"] = {"b" * 40: tmp_path / "mine"}
+    done = push(hub, tmp_path, finished())
+    assert done.returncode == 2
+    assert (
+        "repo: 'me/student' is not empty and not of an earlier export. Fix: repo=OWNER/NAME with another" in done.stderr
+    )
+    assert {*hub.files("me/student", is_model=True)} == {"thesis.pdf"}
 
 
-def test_refusal_of_the_hub_is_an_error_for_users(
-    finished: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Api:
-        def create_repo(self, *_: Any, **__: Any) -> str:
-            raise OSError("403 Forbidden")
-
-    monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_x")
-    monkeypatch.setattr("huggingface_hub.HfApi", Api)
-    with pytest.raises(HubError, match="push to 'me/student' failed: 403 Forbidden"):
-        push(finished())
+def test_push_without_a_token_is_an_error_with_a_fix(finished: Callable[..., Path], hub: Hub, tmp_path: Path) -> None:
+    done = push(hub, tmp_path, finished(), token=None)
+    assert done.returncode == 1
+    assert "there is no Hugging Face token. Fix: hf auth login" in done.stderr
+    assert "dry_run=true output=DIR writes the folder without one" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -2,19 +2,23 @@
 
 import json
 import logging
+import re
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import DatasetCard
 from hydra import compose, initialize_config_dir
 
 from cotpress.compression import export as exporting
+from cotpress.compression.config import ExportFormat
 from cotpress.config import CompressConfig, register_schemas, to_objects
 from cotpress.errors import ConfigError
 from cotpress.records import CompressedTrace, Trace
 from cotpress.store.artifacts import fingerprint
+from cotpress.store.sweeps import JobNote, JobState, write_note
 from cotpress.store.tables import read_records
 from cotpress.tasks import compress as task
 from cotpress.tasks.checks import check
@@ -294,3 +298,85 @@ def test_rows_that_are_divided_in_two_ways_are_lost_once(tmp_path: Path, caplog:
         flow = Export(_config(tmp_path), tracker)
         assert flow.traces.key != flow.data.key
     assert caplog.text.count("empty thinking") == 2, "at the end of the stage, and with its place"
+
+
+@pytest.mark.parametrize("format_", [kind.value for kind in ExportFormat if kind is not ExportFormat.datasets])
+def test_folder_of_an_export_is_read_by_its_card(run: Run, tmp_path: Path, format_: str) -> None:
+    datasets = pytest.importorskip("datasets", reason="needs the extra dev")
+    output = run(f"export={format_}")
+    rows = datasets.load_dataset(str(output), split="train", cache_dir=str(tmp_path / "cache"))
+    assert len(rows) == NUM_ROWS
+    assert "num_rows" not in rows.column_names  # a key of the manifest
+
+
+def test_saved_folder_is_read_by_datasets_and_again_as_data(run: Run, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="needs the extra dev")
+    output = run("export=datasets", f"output={tmp_path / 'saved'}", "license=cc-by-4.0")
+    assert len(datasets.load_from_disk(str(output))) == NUM_ROWS
+    assert 'rows = load_from_disk("FOLDER")' in (output / "README.md").read_text()
+    again = run(
+        "data=hub", f"data.path={output}", "data.columns.thinking=compressed_thinking", f"output={tmp_path / 'again'}",
+        "export=parquet",
+    )  # fmt: skip
+    rows = read_records(again / "compressed.parquet", CompressedTrace)
+    assert [row.id for row in rows] == [f"r{i}" for i in range(NUM_ROWS)]
+    card = DatasetCard.load(again / "README.md")
+    assert card.data.license == "cc-by-4.0", "the licence of the source is passed on"
+    assert "| source | `saved` |" in card.text
+
+
+def test_card_says_what_was_done_with_which_rows(run: Run, tmp_path: Path) -> None:
+    _write(tmp_path / "rows.jsonl", [*map(_row, range(NUM_ROWS)), *BAD.values()])
+    note = JobNote(
+        overrides=("model=tiny", "data=jsonl", f"data.path={tmp_path}/rows.jsonl", "ratio=0.5", f"output={tmp_path}"),
+        state=JobState.running,
+    )  # fmt: skip
+    write_note(tmp_path, note)
+    output = run(f"output={tmp_path / 'short'}", "compression.granularity=step", "export=parquet")
+    card = DatasetCard.load(output / "README.md")
+    manifest = _manifest(output)
+    (part,) = manifest["ratios"]
+    kept = f"{part['num_kept_tokens']:,} of {part['num_tokens']:,} ({part['actual']:.3f})"
+    for row in (
+        "| source | `rows.jsonl` |", f"| rows | {NUM_ROWS} of {NUM_ROWS + len(BAD)} of the source |",
+        "| scorer | `random` |", "| model of the scorer | none |",
+        "| unit | step |", "| ratio asked for | 0.5 |", f"| tokens kept | {kept} |",
+        "| counted in tokens of | `tiny` |", "1 empty thinking",
+        "cotpress compress model=tiny data=jsonl data.path=rows.jsonl ratio=0.5\n",
+        "Not known: nothing names the licence of the source.",
+    ):  # fmt: skip
+        assert row in card.text
+    assert (card.data.size_categories, card.data.license) == ("n<1K", None)
+    assert {"cotpress", "scorer:random"} <= set(card.data.tags)
+    everything = b"".join(path.read_bytes() for path in output.iterdir())
+    assert str(tmp_path).encode() not in everything
+
+
+def test_exports_of_files_of_the_same_name_are_told_apart(run: Run, tmp_path: Path) -> None:
+    output = run(f"output={tmp_path / 'out'}")
+    (tmp_path / "other").mkdir()
+    _write(tmp_path / "other" / "rows.jsonl", [_row(i) for i in range(NUM_ROWS)])
+    with pytest.raises(ConfigError, match=r"holds the export of other settings\. Fix: output=DIR"):
+        run(f"output={output}", f"data.path={tmp_path / 'other' / 'rows.jsonl'}")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["output=hf://me"], "output: got 'hf://me', allowed: hf://OWNER/NAME"),
+        (["output=hf://me/set", "export=datasets"], "Fix: export=parquet, which load_dataset reads"),
+        (["private=false"], "private: got false, but no data set is uploaded. Fix: output=hf://OWNER/NAME"),
+    ],
+)
+def test_settings_of_an_upload_that_contradict_each_other_are_refused(
+    run: Run, overrides: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        run(*overrides)
+
+
+def test_folder_with_a_description_of_other_data_is_not_taken_for_a_saved_one(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "dataset_info.json").write_text('{"mine": {}}')
+    with pytest.raises(ConfigError, match=r"holds a dataset_info\.json of something else"):
+        run("export=datasets", f"output={tmp_path / 'mine'}")

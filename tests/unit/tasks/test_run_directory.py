@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.utils import validate_repo_id
 
 from cotpress.config import CompressConfig, EvaluateConfig, TrainConfig
 from cotpress.data.config import JsonlBenchmarkConfig, JsonlDataConfig
@@ -224,6 +225,20 @@ def test_jobs_whose_overrides_differ_only_in_replaced_characters_have_separate_o
     outputs = {own_output("out", sweep, [text]) for text in REPLACED}
     assert len(outputs) == len(REPLACED)
     assert all(Path(output).parent == Path("out") and len(Path(output).name) < 100 for output in outputs)
+
+
+def test_jobs_that_upload_have_names_of_their_own_without_a_place_of_this_machine(tmp_path: Path) -> None:
+    jobs = [[f"ratio={ratio}"] for ratio in (0.5, 0.7)]
+    assert [own_output("hf://me/set", _sweep(tmp_path, *jobs), job) for job in jobs] == [
+        "hf://me/set-ratio-0.5-ad3c1494", "hf://me/set-ratio-0.7-88c7f1b7",
+    ]  # fmt: skip
+    others = [*REPLACED, "data.path=/home/ann/x..csv", "data.path=/home/bob/x..csv"]
+    sweep = _sweep(tmp_path, *([text] for text in others))
+    outputs = [own_output("hf://me/set", sweep, [text]) for text in others]
+    assert len({*outputs}) == len(others)
+    for output in outputs:
+        validate_repo_id(output.removeprefix("hf://"))
+    assert outputs[-2].startswith("hf://me/set-data.path-x-csv-")
 
 
 @pytest.mark.parametrize(("one", "other"), [("a b", "a-b"), ("a/b", "a-b"), ("a:b", "a/b"), ("x" * 300, "x" * 301)])
