@@ -13,6 +13,7 @@ from cotpress.hub.folder import write_folder
 from cotpress.hub.publication import Publication, read_publication
 from cotpress.invocation import Form, remember
 from cotpress.modeling.hub import answering_hub
+from cotpress.settings import Location
 from cotpress.store.redaction import print_lines
 
 PUSH_SILENCE_S = 300.0
@@ -39,14 +40,14 @@ USAGE = """\
 class HubConfig:
     """Settings of the command; `USAGE` describes each."""
 
-    run: str = MISSING
+    run: Location = MISSING
     repo: str = MISSING
     dry_run: bool = False
-    output: str | None = None
+    output: Location | None = None
     private: bool = True
     base_model: str | None = None
     merge: bool = False
-    base_path: str | None = None
+    base_path: Location | None = None
     unchecked: bool = False
 
 
