@@ -95,8 +95,16 @@ def raise_together(problems: Sequence[CotpressError]) -> None:
     if len(distinct) == 1:
         raise distinct[0]
     if distinct:
-        numbered = "\n".join(f"{number}. {problem}" for number, problem in enumerate(distinct, start=1))
-        raise ConfigError(f"{len(distinct)} problems:\n{numbered}")
+        raise ConfigError(numbered(map(str, distinct)))
+
+
+def numbered(problems: Iterable[str]) -> str:
+    """A message of several problems, each once, with a number where there are several."""
+    distinct = list(dict.fromkeys(problems))
+    if len(distinct) == 1:
+        return distinct[0]
+    lines = "\n".join(f"{number}. {problem}" for number, problem in enumerate(distinct, start=1))
+    return f"{len(distinct)} problems:\n{lines}"
 
 
 def describe(error: BaseException) -> str:
@@ -107,9 +115,15 @@ def describe(error: BaseException) -> str:
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """A sentence with the nearest choice, if one is near, and all choices."""
     names = sorted(choices)
-    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
+    same = [other for other in names if _letters(other) == _letters(name)]
+    close = same or difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
     hint = f" Did you mean '{close[0]}'?" if close and close[0] != name else ""
     return f"{hint} Allowed: {', '.join(names)}." if names else hint
+
+
+def _letters(name: str) -> str:
+    """Letters and digits of a name, in lower case: `Qwen-14B` and `qwen14b` are the same."""
+    return re.sub(r"[\W_]", "", name).lower()
 
 
 def require(key: str, got: object, ok: bool, allowed: str) -> None:

@@ -61,11 +61,10 @@ def insert_home(settings: Any) -> None:
     hints = typing.get_type_hints(type(settings), include_extras=True)
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        if dataclasses.is_dataclass(value):
-            insert_home(value)
-        elif isinstance(value, dict):
-            for element in filter(dataclasses.is_dataclass, value.values()):
-                insert_home(element)
+        parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+        if inside := [part for part in parts if dataclasses.is_dataclass(part)]:
+            for part in inside:
+                insert_home(part)
         elif field.name == "path" or not {PATH, Path}.isdisjoint(type_parts(hints[field.name])):
             setattr(settings, field.name, _with_home(value))
 
@@ -157,7 +156,7 @@ def _problems(value: Any, hint: Any, key: str, null: str = "") -> Iterator[Cotpr
         yield from _problems(value, kind, key)
         for rule in rules:
             if not rule.holds(value):
-                yield _not_allowed(key, value, rule.allowed + null)
+                yield _not_allowed(key, value, rule.allowed + null + _fix(key, value, rule))
     elif list in (hint, typing.get_origin(hint)):
         if not isinstance(value, list):
             yield _not_allowed(key, value, f"a list, {key}=[A,B]{null}")
@@ -169,6 +168,12 @@ def _problems(value: Any, hint: Any, key: str, null: str = "") -> Iterator[Cotpr
             yield from _problems(element, typing.get_args(hint)[1], f"{key}.{name}")
     elif isinstance(value, float | int) and not abs(value) <= _LARGEST:
         yield ConfigError(f"{key}: got {value}, allowed: a finite number of at most 2^63 - 1")
+
+
+def _fix(key: str, value: object, rule: Rule) -> str:
+    """A sentence with the fraction that is meant by a number of percent; empty for any other value."""
+    is_percent = isinstance(value, float) and 1 < value <= 100 and rule.holds(value / 100)
+    return f". Fix: {key}={value / 100:g}" if is_percent and isinstance(value, float) else ""
 
 
 def _not_allowed(key: str, value: object, allowed: str) -> ConfigError:

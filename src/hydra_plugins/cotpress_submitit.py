@@ -8,9 +8,10 @@ module defines nothing.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ with suppress(ImportError):
                 (list(overrides), "hydra.sweep.dir", number, f"job_id_for_{number}", Singleton.get_state())
                 for number, overrides in zip(numbers, job_overrides, strict=True)
             ]
-            jobs = self._executor().map_array(self, *zip(*calls, strict=True))
+            jobs = self._submitted(calls)
             try:
                 return [
                     _result(job, sweep_dir / str(number), overrides)
@@ -44,6 +45,35 @@ with suppress(ImportError):
                 for job in jobs:
                     job.cancel(check=False)
                 raise
+
+        def _submitted(self, calls: Sequence[Any]) -> Any:
+            """Submit the jobs.
+
+            Raises:
+                CotpressError: The scheduler is missing or refuses them, with its text, which submitit would also print.
+            """
+            from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+            from cotpress.errors import CotpressError
+
+            printed = io.StringIO()
+            try:
+                with redirect_stderr(printed):
+                    return self._executor().map_array(self, *zip(*calls, strict=True))
+            except (FailedJobError, FailedSubmissionError) as error:
+                told = str(error).strip() or str(getattr(error.__cause__, "stdout", "") or "").strip() or "no reason"
+                raise CotpressError(
+                    f"sbatch refuses the jobs of this multirun: {' '.join(told.split())}. Nothing was submitted. Fix: "
+                    "the settings hydra.launcher.KEY=VALUE that it names, such as partition, account or qos"
+                ) from error
+            except (FileNotFoundError, RuntimeError) as error:
+                missing = next((program for program in ("sbatch", "srun") if program in str(error)), None)
+                if missing is None:
+                    raise
+                raise CotpressError(
+                    f"hydra/launcher=submitit_slurm: the program '{missing}' is not found. Fix: start it on a machine "
+                    "of the cluster that submits jobs, or hydra/launcher=joblib for jobs on this machine"
+                ) from error
 
         def _executor(self) -> Any:
             """The executor of submitit with the settings of `hydra.launcher`."""

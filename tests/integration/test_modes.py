@@ -116,6 +116,21 @@ def test_exports_hold_what_each_mode_trains_on(command: Command, tmp_path: Path)
     assert (about["mode"], about["scorer"], about["ratio"], about["scores"]) == ("first_solution", None, None, None)
 
 
+def test_kind_of_the_answers_of_a_file_decides_about_its_first_solutions(command: Command, tmp_path: Path) -> None:
+    texts = {"question": "Which is the largest?", "response": "B", "answer": "B"}
+    thinking = "Nine is more than eight. Option B is correct. Let me check: ten is not among them."
+    file = tmp_path / "letters.jsonl"
+    file.write_text("".join(json.dumps({"id": str(i), "thinking": thinking, **texts}) + "\n" for i in range(4)))
+    given = ["model=tiny", "data=jsonl", f"data.path={file}", "compression.mode=first_solution"]
+    kept = {}
+    for extractor in ("letter", "math"):
+        done = command("compress.py", *given, f"data.extractor={extractor}", f"output={tmp_path / extractor}")
+        assert done.returncode == 0, done.stderr[-3000:]
+        rows = read_records(tmp_path / extractor / COMPRESSED_FILE, CompressedTrace)
+        (kept[extractor],) = {row.compressed_thinking for row in rows}
+    assert kept == {"letter": "Nine is more than eight. Option B is correct.", "math": thinking}
+
+
 def test_shards_of_first_solutions_make_one_export(command: Command, tmp_path: Path) -> None:
     for number in (1, 2):
         shown = exported(command, tmp_path / "sharded", *UNSCORED, f"shard={number}/2", "data.seed=7")

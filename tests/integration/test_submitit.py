@@ -74,6 +74,43 @@ def test_slurm_jobs_are_one_array_with_the_given_options(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("programs", "message"),
+    [
+        (
+            {"srun": "", "sbatch": "echo 'sbatch: error: invalid partition specified: a100' >&2; exit 1"},
+            "sbatch refuses the jobs of this multirun: sbatch: error: invalid partition specified: a100. Nothing was "
+            "submitted. Fix: the settings hydra.launcher.KEY=VALUE that it names, such as partition, account or qos",
+        ),
+        (
+            {"srun": "", "sbatch": "echo 'the queue is closed'; exit 3"},
+            "sbatch refuses the jobs of this multirun: the queue is closed. Nothing was submitted. Fix: the settings",
+        ),
+        (
+            {"srun": "", "sbatch": "echo 'the job has no number'"},
+            'sbatch refuses the jobs of this multirun: Could not make sense of sbatch output "the job has no number"',
+        ),
+        ({"srun": ""}, "hydra/launcher=submitit_slurm: the program 'sbatch' is not found. Fix: start it on a machine"),
+        ({}, "hydra/launcher=submitit_slurm: the program 'srun' is not found. Fix: start it on a machine"),
+    ],
+)
+def test_cluster_that_takes_no_jobs_is_one_message(tmp_path: Path, programs: dict[str, str], message: str) -> None:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, text in programs.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+    job = _start(tmp_path, SLURM, "scorer=cts", "ratio=0.5,0.7", PATH=str(folder))
+    _, err = job.communicate(timeout=120)
+    assert job.returncode == 1
+    assert f"error: {message}" in err
+    assert err.count("\n\nerror: ") + err.startswith("\nerror: ") == 1
+    assert err.count("invalid partition") <= 1
+    assert "Traceback" not in err
+    assert not list(tmp_path.glob("outputs/multirun/*/*/sweep.json"))
+
+
+@pytest.mark.slow
 def test_killed_slurm_job_stops_no_other(tmp_path: Path) -> None:
     job = _start(tmp_path, SLURM, "scorer=cts,tail", "ratio=0.5", **install(tmp_path / "slurm"))
     _wait_until(lambda: (tmp_path / "outputs" / "began-tail").exists())

@@ -51,6 +51,26 @@ def _wait_until(ready: Callable[[], bool]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "setting"),
+    [(["-m", "scorer=tail", "ratio=0.5"], "hydra.sweep.dir"), (["scorer=tail", "ratio=0.5"], "hydra.run.dir")],
+)
+def test_commands_that_start_together_for_one_folder_get_a_folder_each(
+    tmp_path: Path, arguments: list[str], setting: str
+) -> None:
+    jobs = [_start(tmp_path, *arguments, f"{setting}=logs/one", f"output_root=out{k}") for k in (1, 2)]
+    _wait_until(lambda: all((tmp_path / f"out{k}" / "began-tail").exists() for k in (1, 2)))
+    (tmp_path / "go_on").touch()
+    ended = [job.communicate(timeout=120) for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0], ended
+    folders = sorted(tmp_path.glob("logs/*"))
+    assert [folder.name for folder in folders] == ["one", "one-2"]
+    notes = [json.loads(path.read_text()) for folder in folders for path in sorted(folder.rglob("job.json"))]
+    assert sorted(note["run_dir"].partition("/out")[2][0] for note in notes) == ["1", "2"]
+    assert all(note["state"] == "finished" for note in notes)
+
+
+@pytest.mark.slow
 def test_parallel_jobs_share_work_and_a_killed_or_failing_one_stops_no_other(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     arguments = ["-m", PARALLEL, "scorer=tail,head,cts", "ratio=0.5,0.7"]

@@ -126,7 +126,14 @@ def _script(task: Task, conf: Path) -> None:
     import hydra
 
     from cotpress.cli.arguments import check_grammar, options_first, quoted, with_added, without_null
-    from cotpress.cli.errors import check_dashes, check_options, check_plan_of_one, check_runs_of_one, explain
+    from cotpress.cli.errors import (
+        check_added,
+        check_dashes,
+        check_options,
+        check_plan_of_one,
+        check_runs_of_one,
+        explain_all,
+    )
     from cotpress.cli.experiments import with_experiments
     from cotpress.cli.models import with_models
     from cotpress.cli.runs import with_benchmark_of_runs
@@ -161,6 +168,7 @@ def _script(task: Task, conf: Path) -> None:
         check_options(sys.argv[1:], name)
         sys.argv[1:] = without_null(quoted(sys.argv[1:]), name, conf)
         check_grammar(sys.argv[1:], name, conf)
+        check_added(sys.argv[1:], name, conf)
         check_plan_of_one(sys.argv[1:])
         check_runs_of_one(sys.argv[1:], name)
         multirun.check_launcher(sys.argv[1:])
@@ -174,10 +182,11 @@ def _script(task: Task, conf: Path) -> None:
         if failed:
             raise failed[0]
     except CotpressError as error:
+        multirun.forget_sweep()
         stop(str(error), 2 if isinstance(error, ConfigError) else 1)
     except Exception as error:
         outside = _machine_problem(error)
-        message = outside or explain(error, name, conf)
+        message = outside or explain_all(error, sys.argv[1:], name, conf)
         if message is not None:
             multirun.forget_sweep()
             stop(message, 1 if outside else 2)

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from cotpress.cli.help import choices, groups_of
-from cotpress.errors import ConfigError, did_you_mean
+from cotpress.cli.hints import MEANT, meant_by
+from cotpress.errors import ConfigError, did_you_mean, raise_together
 from cotpress.invocation import as_typed
 
 if TYPE_CHECKING:
@@ -134,24 +135,36 @@ def check_grammar(arguments: Sequence[str], entry: str, conf: Path) -> None:
     from hydra._internal.utils import get_args_parser
 
     settings = get_args_parser().parse_args(list(arguments)).overrides
+    values: set[int] = set()  # positions of words that are the values of the words before them
+    problems = []
     for i, setting in enumerate(settings):
+        if i in values:
+            continue
         override = _parsed(setting)
-        if override is None:
-            raise ConfigError(_unreadable(setting, settings[i + 1 :], entry))
-        if override.key_or_group in ("", None):
-            raise ConfigError(f"'{setting}' has no key before the '='. Fix: KEY=VALUE, {as_typed(entry)} --help")
-        if setting.startswith("+") and setting.lstrip("+").partition("=")[0] in groups_of(entry, conf):
-            raise ConfigError(f"'{setting}' adds a choice that exists. Fix: {shlex.quote(setting.lstrip('+'))}")
-        folder = conf / override.key_or_group
-        if folder.is_dir() and not override.is_delete() and not override.is_sweep_override():
-            value = override.value()
-            if isinstance(value, list) and len(value) > 1 and override.key_or_group not in ("experiment", "sweep"):
-                raise ConfigError(
-                    f"{override.key_or_group}: got {len(value)} choices, allowed: one. Fix: leave out all but one"
-                )
-            if not isinstance(value, str | list):
-                shown = "null" if value is None else f"'{setting.partition('=')[2]}'"
-                raise ConfigError(f"{override.key_or_group}: got {shown}.{did_you_mean(str(value), choices(folder))}")
+        if override is None and "=" not in setting:
+            values |= {i + 1, i + 2} if settings[i + 1 : i + 2] == ["="] else {i + 1}
+        problem = _problem(setting, override, settings[i + 1 :], entry, conf)
+        problems += [ConfigError(problem)] if problem else []
+    raise_together(problems)
+
+
+def _problem(setting: str, override: "Override | None", following: Sequence[str], entry: str, conf: Path) -> str | None:
+    """The message for a setting and what Hydra reads in it; None if it is a setting."""
+    if override is None:
+        return _unreadable(setting, following, entry, conf)
+    if override.key_or_group in ("", None):
+        return f"'{setting}' has no key before the '='. Fix: KEY=VALUE, {as_typed(entry)} --help"
+    if setting.startswith("+") and setting.lstrip("+").partition("=")[0] in groups_of(entry, conf):
+        return f"'{setting}' adds a choice that exists. Fix: {shlex.quote(setting.lstrip('+'))}"
+    folder = conf / override.key_or_group
+    if folder.is_dir() and not override.is_delete() and not override.is_sweep_override():
+        value = override.value()
+        if isinstance(value, list) and len(value) > 1 and override.key_or_group not in ("experiment", "sweep"):
+            return f"{override.key_or_group}: got {len(value)} choices, allowed: one. Fix: leave out all but one"
+        if not isinstance(value, str | list):
+            shown = "null" if value is None else f"'{setting.partition('=')[2]}'"
+            return f"{override.key_or_group}: got {shown}.{did_you_mean(str(value), choices(folder))}"
+    return None
 
 
 def _parsed(setting: str) -> "Override | None":
@@ -166,15 +179,17 @@ def _parsed(setting: str) -> "Override | None":
         return None
 
 
-def _unreadable(setting: str, following: Sequence[str], entry: str) -> str:
+def _unreadable(setting: str, following: Sequence[str], entry: str, conf: Path) -> str:
     key = setting.partition("=")[0]
     wide = unicodedata.normalize("NFKC", setting)
     if wide != setting and _parsed(wide):
         return f"'{setting}' cannot be read: it has wide characters. Fix: {shlex.quote(wide)}"
     if "=" not in setting:
         value = following[1] if following[:1] == ["="] and len(following) > 1 else (following or ["="])[0]
-        key, colon, after = setting.partition(":")
+        key, colon, after = map(str.strip, setting.partition(":"))
         fixes = [f"{key}={after}"] if colon else [f"{setting}={value.lstrip('=')}"] if "=" not in value[1:] else []
+        if setting in MEANT and not colon and fixes and (meant := meant_by(key, value.lstrip("="), entry, conf)):
+            return f"got '{setting}', allowed: KEY=VALUE.{meant}"
         fix = next((shlex.quote(f) for f in fixes if not f.endswith("=") and _parsed(f)), f"{as_typed(entry)} --help")
         return f"got '{setting}', allowed: KEY=VALUE or GROUP=CHOICE, without spaces around the '='. Fix: {fix}"
     parts = setting.split()

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from cotpress.cli.app import end_with_code, stop
 from cotpress.cli.completion import SWITCHES, Candidate, last_word, shell_completion
-from cotpress.errors import ConfigError, CotpressError, did_you_mean
+from cotpress.errors import ConfigError, CotpressError, did_you_mean, raise_together
 from cotpress.invocation import as_typed, program
 from cotpress.settings import insert_home
 from cotpress.store.paths import disk_problem
@@ -25,7 +25,7 @@ def parse(schema: type[C], arguments: Sequence[str]) -> C:
     `--key=value` and `--key` (for true) mean the same as `key=value`.
 
     Raises:
-        ConfigError: An unknown key, a wrong type or a missing value; names it and what is allowed.
+        ConfigError: Unknown keys, all of them; or a wrong type or a missing value. Names it and what is allowed.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -33,9 +33,14 @@ def parse(schema: type[C], arguments: Sequence[str]) -> C:
     refuse_secret_arguments(arguments)
     names = [f.name for f in fields(schema)]  # type: ignore[arg-type]
     assignments = [_as_assignment(argument) for argument in arguments]
-    for key in (assignment.partition("=")[0] for assignment in assignments):
-        if key not in names:
-            raise ConfigError(f"'{key}' is no setting of this command.{did_you_mean(key, names)}")
+    keys = [assignment.partition("=")[0] for assignment in assignments]
+    raise_together(
+        [
+            ConfigError(f"'{key}' is no setting of this command.{did_you_mean(key, names)}")
+            for key in keys
+            if key not in names
+        ]
+    )
     try:
         merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.from_dotlist(assignments))
         if missing := sorted(OmegaConf.missing_keys(merged)):

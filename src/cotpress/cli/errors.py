@@ -4,40 +4,107 @@ import dataclasses
 import re
 import shlex
 import traceback
+import typing
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from cotpress.cli.composing import folders_of, loader_of
 from cotpress.cli.help import choices, defaults_of, groups_of
+from cotpress.cli.hints import SCRIPTS, VALUE, WORDS, choice_of_path, known_words, meant_by, meant_elsewhere
 from cotpress.cli.models import GROUP
-from cotpress.config import SCHEMAS
-from cotpress.errors import ConfigError, did_you_mean
+from cotpress.cli.schema import settings_of
+from cotpress.config import SCHEMAS, USUAL_RATIO
+from cotpress.errors import ConfigError, did_you_mean, numbered, raise_together
 from cotpress.invocation import as_typed, program
-from cotpress.settings import RATIO_RANGE
+from cotpress.settings import PATH, RATIO_RANGE, type_parts
 from cotpress.tasks import PLAN_FIX, RUNS_ALONE
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
-SCRIPTS = tuple(place.removesuffix("_schema") for place in SCHEMAS if "/" not in place)
-"""Names of the entry scripts."""
 _PARSERS = ("hydra", "omegaconf", "antlr4", "yaml")
 """Packages that only read command lines and configurations."""
 
 
-def explain(error: BaseException, entry: str, conf: Path) -> str | None:
-    """The message for an error of the configuration of a script, raised by Hydra; None for any other error."""
+_MOST_PROBLEMS = 20
+"""Most problems of one command line that a message names."""
+
+
+def explain_all(error: BaseException, arguments: Sequence[str], entry: str, conf: Path) -> str | None:
+    """The message for an error of Hydra and for those that it would raise next, without the settings at fault.
+
+    Returns None if it is no error of the configuration.
+    """
+    from hydra._internal.utils import get_args_parser
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.types import RunMode
+
+    problems: list[str] = []
+    left: list[Override] | None = None
+    while (problem := explain(error, entry, conf, arguments)) is not None and problem not in problems:
+        problems.append(problem)
+        if left is None:
+            options = get_args_parser().parse_args(list(arguments))
+            left = OverridesParser.create().parse_overrides(options.overrides)
+            loader = loader_of(folders_of(arguments, left, conf))
+        at_fault = _at_fault(error, left)
+        if at_fault is None or len(problems) == _MOST_PROBLEMS:
+            break
+        left.remove(at_fault)
+        try:
+            texts = [_of_first_job(o) if options.multirun else str(o.input_line) for o in left]
+            loader.load_configuration(entry, texts, RunMode.RUN)
+        except Exception as following:
+            error = following
+        else:
+            break
+    return numbered(problems) if problems else None
+
+
+def _of_first_job(override: "Override") -> str:
+    """A setting of a multirun as its first job has it."""
+    if not override.is_choice_sweep():
+        return str(override.input_line)
+    return f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
+
+
+def _at_fault(error: BaseException, overrides: "Sequence[Override]") -> "Override | None":
+    """The setting of a command line that an error of Hydra is about; None if the error does not say it."""
+    missing, texts = "", []
+    cause: BaseException | None = error
+    while cause is not None:
+        missing = missing or str(getattr(cause, "missing_cfg_file", None) or "")
+        texts.append(str(cause))
+        cause = cause.__cause__
+    text = "\n".join(texts)
+    for override in overrides:
+        key = f"{override.key_or_group}{'' if override.package is None else f'@{override.package}'}"
+        if missing:
+            values = override.sweep_string_iterator() if override.is_choice_sweep() else [override._value]
+            if missing in [f"{override.key_or_group}/{value}" for value in values]:
+                return override
+        elif any(part in text for part in (f"'{key}'", f"'{override.input_line}'", f"override {override.input_line}")):
+            return override
+    return None
+
+
+def explain(error: BaseException, entry: str, conf: Path, arguments: Sequence[str] = ()) -> str | None:
+    """The message for an error of the configuration of a script, raised by Hydra; None for any other error.
+
+    Where the command line, `arguments`, holds the value of the key that is at fault, the message ends with it.
+    """
     from hydra.errors import HydraException, MissingConfigException
     from omegaconf.errors import OmegaConfBaseException
 
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OmegaConfBaseException):
-            return _explain_value(cause, entry, conf)
+            return _explain_value(cause, entry, conf, arguments)
         if isinstance(cause, MissingConfigException):
-            return _explain_choice(cause, conf)
+            return _explain_choice(cause, entry, conf, arguments)
         if cause.__cause__ is None and isinstance(cause, HydraException):
-            return _explain_override(str(cause), entry, conf)
+            return _explain_override(str(cause), entry, conf, arguments)
         cause = cause.__cause__
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if frames and str(frames[-1].f_globals.get("__name__", "")).partition(".")[0] in _PARSERS:
@@ -49,7 +116,16 @@ def explain(error: BaseException, entry: str, conf: Path) -> str | None:
     return None
 
 
-def _explain_choice(error: BaseException, conf: Path) -> str:
+def _value_of(key: str, arguments: Sequence[str]) -> str:
+    """The value of a key on the command line, the last one; `VALUE` if it is not there or cannot be shown."""
+    values = [a.partition("=")[2] for a in arguments if a.lstrip("+").partition("=")[0] == key and "=" in a]
+    if not values or not values[-1].isprintable():
+        return VALUE
+    plain = re.fullmatch(r"'([^',\s]*)'", values[-1])  # quotes of `arguments.quoted`, which adds them again
+    return plain[1] if plain else values[-1]
+
+
+def _explain_choice(error: BaseException, entry: str, conf: Path, arguments: Sequence[str]) -> str:
     missing = str(getattr(error, "missing_cfg_file", "")).removesuffix(".yaml")
     group, _, choice = missing.rpartition("/")
     folder = conf / group
@@ -61,6 +137,14 @@ def _explain_choice(error: BaseException, conf: Path) -> str:
             f"--config-name: there is no configuration '{missing}'. Allowed: none, each script has its own. "
             "Fix: leave it out; a named experiment is experiment=NAME"
         )
+    top, _, value = missing.partition("/")
+    if (conf / top).is_dir():
+        typed = [a.partition("=")[0] for a in arguments if a.startswith(top) and value in a.partition("=")[2]]
+        place = typed[-1] if typed else top
+        if path := choice_of_path(place, value, entry, conf):
+            return f"{place}: unknown choice '{value}'. Fix: {path}"
+        if top != group:
+            group, choice, folder = top, value, conf / top
     if not folder.is_dir() and not getattr(error, "options", None):
         return " ".join(str(error).split())
     return unknown_choice(group, choice, getattr(error, "options", None) or choices(folder))
@@ -73,7 +157,7 @@ def unknown_choice(group: str, choice: str, known: Iterable[str]) -> str:
     return f"{message} Others: a hub id, {GROUP}=OWNER/NAME, or a folder, {GROUP}=DIR" if group == GROUP else message
 
 
-def _explain_value(error: BaseException, entry: str, conf: Path) -> str:
+def _explain_value(error: BaseException, entry: str, conf: Path, arguments: Sequence[str]) -> str:
     from omegaconf.errors import GrammarParseError, InterpolationResolutionError
 
     key = str(getattr(error, "full_key", None) or getattr(error, "key", "") or "")
@@ -89,28 +173,35 @@ def _explain_value(error: BaseException, entry: str, conf: Path) -> str:
         return f"{key}: the value cannot be resolved: {text}. Fix: {fix}".removeprefix(": ")
     if "is not in struct" in text or "not in '" in text or "not found" in text:
         schema = owner if isinstance(owner, type) and dataclasses.is_dataclass(owner) else SCHEMAS[f"{entry}_schema"]
-        return _unknown_key(key, _names(schema), entry, conf)
+        return _unknown_key(key, _names(schema), entry, conf, arguments)
     if "Invalid type assigned: str" in text and (places := _groups_at(key, entry, conf)):
         return f"{key}: settings of its own. Fix: {', '.join(places)}"
+    quoted = re.search(r"(?:Value|value) '(.*?)'(?: of|$|, expected| is not)", text)
+    fix = _meant_value(key, quoted[1]) if quoted else ""
     if key == "ratio":
-        quoted = re.search(r"Value '(.*)'(?: of|$)", text)
-        return f"ratio: got {repr(quoted[1]) if quoted else 'null'}, allowed: {RATIO_RANGE}"
-    return f"{key}: {_allowed(text)}" if key else _allowed(text)
+        if not quoted:
+            fix = f" Fix: leave it out for {USUAL_RATIO:g}, or ratio=1 to keep every token"
+        return f"ratio: got {repr(quoted[1]) if quoted else 'null'}, allowed: {RATIO_RANGE}{fix and f'.{fix}'}"
+    return f"{key}: {_allowed(text)}{fix and f'.{fix}'}" if key else _allowed(text)
 
 
-def _unknown_key(key: str, names: Iterable[str], entry: str, conf: Path) -> str:
-    """Message for a key that does not exist where it stands, with the places where it does."""
-    group, _, name = key.rpartition(".")
-    owners = [f"{place.removesuffix('_schema')}".replace("/", "=") for place, schema in SCHEMAS.items()
-              if group and place.startswith(f"{group}/") and name in _names(schema)]  # fmt: skip
-    elsewhere = ""
-    if owners:
-        elsewhere = f" It is a setting of {', '.join(owners)}."
-    elif group and name in _top_keys(entry, conf):
-        elsewhere = f" It stands by itself: {name}=VALUE."
-    elif scripts := [program(s) for s in SCRIPTS if not group and s != entry and name in _top_keys(s, conf)]:
-        elsewhere = f" {program(entry)} does not have it, but {', '.join(scripts)}."
-    return f"unknown key '{key}'.{elsewhere}{did_you_mean(name, names)}"
+def _meant_value(key: str, value: str) -> str:
+    """A sentence with the value that is meant by a wrong one, such as `70%`; empty if none is known."""
+    word = WORDS.get(key.rpartition(".")[2], {}).get(value.lower())
+    if percent := re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value):
+        word = f"{float(percent[1]) / 100:g}"
+    return f" Fix: {key}={word}" if word else ""
+
+
+def _unknown_key(key: str, names: Iterable[str], entry: str, conf: Path, arguments: Sequence[str]) -> str:
+    """Message for a key that does not exist where it stands, with what is meant by it."""
+    value = _value_of(key, arguments)
+    chosen = [argument.lstrip("+").partition("=")[0] for argument in arguments if "=" in argument]
+    meant = meant_by(key, value, entry, conf, chosen)
+    if "Fix: " in meant or "Allowed: " in meant:
+        return f"unknown key '{key}'.{meant}"
+    elsewhere = meant or meant_elsewhere(key, value, entry, conf)
+    return f"unknown key '{key}'.{elsewhere}{did_you_mean(key.rpartition('.')[2], names)}"
 
 
 def _explain_reference(error: BaseException, key: str, group: str, name: str) -> str:
@@ -156,7 +247,7 @@ def _allowed(text: str) -> str:
     return text
 
 
-def _explain_override(text: str, entry: str, conf: Path) -> str:
+def _explain_override(text: str, entry: str, conf: Path, arguments: Sequence[str]) -> str:
     if existing := re.search(r"An item is already at '[^']+'.*?prefix: '([^']+)'", text, re.DOTALL):
         return f"'+{existing[1]}' adds a key that exists. Fix: {shlex.quote(existing[1])}"
     if existing := re.match(r"Multiple values for (\S+)\. .*'override (\S+?): ?(.*)'", text):
@@ -164,20 +255,35 @@ def _explain_override(text: str, entry: str, conf: Path) -> str:
     if other := re.search(r"Could not delete from config\. The value of '([^']+)' is (.*) and not ", text):
         return f"~{other[1]}: its value is {other[2].strip()}. Fix: ~{other[1]}, without a value"
     if unknown := re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^']+)'", text):
-        return _explain_unknown(unknown[1], entry, conf)
+        return _explain_unknown(unknown[1], entry, conf, arguments)
     if unknown := re.match(r"Override [+~]*([^=\s]+)\S* looks like a config group", text):
-        return _explain_unknown(unknown[1], entry, conf)
+        return _explain_unknown(unknown[1], entry, conf, arguments)
     if several := re.match(r"Ambiguous value for argument '(.+?)=(.*)'", text):
-        return (
-            f"{several[1]}: got several values, '{several[2]}'. Fix: with -m each of them is a job ({as_typed(entry)} "
-            f"-m {several[1]}={several[2]}); a list is written [{several[2]}]; a decimal point is a point"
-        )
+        return _explain_commas(several[1], several[2], entry, conf)
     if sweep := re.match(r"Sweep parameters '(.+)' requires --multirun", text):
         return f"'{sweep[1]}' names several values, one for each job. Fix: {as_typed(entry)} -m {shlex.quote(sweep[1])}"
     return " ".join(text.split())
 
 
-def _explain_unknown(key: str, entry: str, conf: Path) -> str:
+def _explain_commas(key: str, value: str, entry: str, conf: Path) -> str:
+    """Message for a value with commas in a command of one job."""
+    setting = settings_of(entry, conf).get(key)
+    parts = [] if setting is None else list(type_parts(setting.hint))
+    quoted = shlex.quote(f'{key}="{value}"')
+    fix = ""
+    if PATH in parts:
+        fix = f"{quoted} for one path with a comma; "
+    elif any(typing.get_origin(part) is list for part in parts):
+        fix = f"{shlex.quote(f'{key}=[{value}]')} for a list; "
+    elif str in parts:
+        fix = f"{quoted} for one text with a comma; "
+    elif float in parts and re.fullmatch(r"\d+,\d+", value):
+        fix = f"{key}={value.replace(',', '.')}, with a decimal point; "
+    several = f"{as_typed(entry)} -m {shlex.quote(f'{key}={value}')}"
+    return f"{key}: got several values, '{value}'. Fix: {fix}with -m each of them is a job ({several})"
+
+
+def _explain_unknown(key: str, entry: str, conf: Path, arguments: Sequence[str]) -> str:
     """Message for a key that the script does not have, or a group at a place without one."""
     group, _, place = key.partition("@")
     places = _places(group, entry, conf) if (conf / group).is_dir() else {}
@@ -185,7 +291,7 @@ def _explain_unknown(key: str, entry: str, conf: Path) -> str:
         return f"{key}: only groups have a place, and '{group}' is none. Fix: {group}=VALUE"
     if not places:
         name = group.partition(".")[0].partition("=")[0]
-        return _unknown_key(key if "." in key else name, _top_keys(entry, conf), entry, conf)
+        return _unknown_key(key if "." in key else name, _top_keys(entry, conf), entry, conf, arguments)
     if owners := places.get(key):
         return f"{key}: the chosen {place.partition('.')[0]} has no such place. Allowed: with {', '.join(owners)}"
     alone = f"the group does not stand by itself in {program(entry)}"
@@ -226,14 +332,40 @@ def check_options(arguments: Sequence[str], entry: str) -> None:
     parser.parse_args(list(arguments))
 
 
+def check_added(arguments: Sequence[str], entry: str, conf: Path) -> None:
+    """Raise a `ConfigError` for `+KEY=VALUE` with keys that no script can have; it names all of them."""
+    problems = []
+    for argument in arguments:
+        key, equals, _ = argument.lstrip("+").partition("=")
+        is_new = re.fullmatch(r"\w+", key) and key not in _top_keys(entry, conf)
+        if argument.startswith("+") and equals and is_new:
+            problem = _unknown_key(key, _top_keys(entry, conf), entry, conf, arguments)
+            problems.append(ConfigError(problem))
+    raise_together(problems)
+
+
 def check_dashes(arguments: Sequence[str], entry: str, conf: Path) -> None:
-    """Raise a `ConfigError` for a setting with leading dashes."""
-    names = _top_keys(entry, conf)
+    """Raise a `ConfigError` for settings with leading dashes; it names all of them."""
+    from hydra._internal.utils import get_args_parser
+
+    if not any(argument.startswith("-") for argument in arguments):
+        return
+    options = get_args_parser()._option_string_actions
+    names, words = _top_keys(entry, conf), known_words(entry, conf)
+    problems = []
     for i, argument in enumerate(arguments):
         key, equals, value = argument.lstrip("-").partition("=")
-        if argument.startswith("-") and re.split(r"[.@]", key)[0] in names:
-            value = value if equals else next((a for a in arguments[i + 1 : i + 2] if "=" not in a), "VALUE")
-            raise ConfigError(f"got '{argument}', but settings are written without dashes. Fix: {key}={value}")
+        plain = key.lower().replace("-", "_")
+        is_setting = re.split(r"[.@]", key)[0] in names or plain in words
+        if not argument.startswith("-") or argument.partition("=")[0] in options or not is_setting:
+            continue
+        following = next((a for a in arguments[i + 1 : i + 2] if "=" not in a and not a.startswith("--")), VALUE)
+        value = value if equals else following
+        problem = f"got '{argument}', but settings are written without dashes."
+        known = re.split(r"[.@]", key)[0] in names
+        meant = "" if known else meant_by(key, value, entry, conf) or meant_elsewhere(key, value, entry, conf)
+        problems.append(ConfigError(f"{problem}{meant or f' Fix: {key}={value}'}"))
+    raise_together(problems)
 
 
 def check_plan_of_one(arguments: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cotpress.cli.composing import folders_of, loader_of
 from cotpress.config import SCHEMAS
 from cotpress.errors import ConfigError
 from cotpress.invocation import as_typed, program
@@ -40,11 +41,7 @@ def with_experiments(arguments: Sequence[str], entry: str, conf: Path) -> list[s
 
     options = get_args_parser().parse_args(list(arguments))
     overrides = OverridesParser.create().parse_overrides(options.overrides)
-    folders = [conf, *([Path(options.config_dir).resolve()] if options.config_dir else [])]
-    for override in overrides:
-        if override.key_or_group == "hydra.searchpath" and isinstance(places := override.value(), list):
-            folders += [Path(str(place).removeprefix("file://")) for place in places]
-    command = _Command(entry, folders, overrides)
+    command = _Command(entry, folders_of(arguments, overrides, conf), overrides)
     parts = {o.input_line: f"{o.get_key_element()}={command.parts(o._value)}" for o in overrides if _is_experiment(o)}
     own = [parts.get(argument, argument) for argument in arguments]
     for sweep in () if parts else [o for o in overrides if o.key_or_group == "sweep" and not o.is_delete()]:
@@ -153,15 +150,10 @@ class _Command:
     @cached_property
     def _chosen(self) -> "dict[str, list[DictConfig]]":
         """The configuration with each choice on the command line, by group."""
-        from hydra._internal.config_loader_impl import ConfigLoaderImpl
-        from hydra._internal.utils import create_config_search_path
         from hydra.core.override_parser.types import Glob
         from hydra.types import RunMode
 
-        path = create_config_search_path(str(self.folders[0].resolve()))
-        for folder in self.folders[1:]:
-            path.prepend("command-line", f"file://{folder}", "schema")  # before the schemas, as Hydra does
-        loader = ConfigLoaderImpl(path)
+        loader = loader_of(self.folders)
         groups = {key for key in _KEYS[self.entry] if any((folder / key).is_dir() for folder in self.folders)}
         return {
             o.key_or_group: [

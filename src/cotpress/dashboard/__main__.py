@@ -7,6 +7,7 @@ from pathlib import Path
 from cotpress.cli.commands import run_command
 from cotpress.errors import ConfigError, HubError, MissingExtraError, install_extra
 from cotpress.invocation import Form, remember
+from cotpress.settings import Location
 from cotpress.store.artifacts import write_text_atomic
 from cotpress.store.redaction import print_lines, without_secrets
 
@@ -35,7 +36,7 @@ class DashboardConfig:
     sweep: str | None = None
     scorers: list[str] = field(default_factory=lambda: ["cts", "tokenskip", "random"])
     dry_run: bool = False
-    output: str = "dashboard.json"
+    output: Location = "dashboard.json"
 
 
 def main(config: DashboardConfig) -> None:

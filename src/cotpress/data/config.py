@@ -147,6 +147,9 @@ class RowsDataConfig(DataConfig):
     shortest_correct (by the flags of the file, without any by the gold answer), or a number K for the first K."""
     duplicates: Duplicates = Duplicates.number
     """Treatment of a row with the id of an earlier one: number (ID#2; a row that is there twice is dropped), drop."""
+    extractor: Extractor = Extractor.math
+    """Kind of the gold answers: math, number, integer, letter. It decides about `compression.mode=first_solution`,
+    `generations=shortest_correct`, the answers during training and those of the baseline shortest."""
     field: str | None = None
     """Column whose text is compressed instead of `thinking`. Such rows need only the columns that the scorer uses. All
     of them are compressed (`validation_fraction` does not apply), and no student can be trained on them."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cotpress.answers import judge, package_versions
+from cotpress.answers import Extractor, judge, package_versions
 from cotpress.data.columns import MISSING, Place
 from cotpress.data.config import FileFormat
 from cotpress.data.formats import Format, Row, flag, turns_of
@@ -37,6 +37,7 @@ class Reading:
         places: Place of each standard column.
         given: Places that are settings, by column, in place of those of the format.
         generations: Setting of this name.
+        extractor: Setting of this name.
         has_lists: True if rows of the file have several generations in the standard columns.
         used: Columns of the file that texts, ids and flags are read from.
         also: Other formats that fit.
@@ -49,6 +50,7 @@ class Reading:
     places: Mapping[str, Place]
     given: Mapping[str, str]
     generations: str = "first"
+    extractor: Extractor = Extractor.math
     has_lists: bool = False
     used: Sequence[str] = ()
     also: Sequence[FileFormat] = ()
@@ -72,6 +74,8 @@ class Reading:
         chosen: dict[str, Any] = {} if self.generations == "first" else {"generations": self.generations}
         if self.generations == "shortest_correct":
             chosen["packages"] = package_versions()
+            if self.extractor is not Extractor.math:
+                chosen["extractor"] = self.extractor.value
         return {"read_as": self.name.value, "columns": dict(self.given), **chosen}
 
     @property
@@ -198,7 +202,7 @@ class Reading:
         solution = (
             made["response"] if isinstance(made["response"], str) and made["response"].strip() else made["thinking"]
         )
-        return judge(solution, gold).correct
+        return judge(solution, gold, self.extractor).correct
 
 
 def exchange(turns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from cotpress.answers import Extractor
 from cotpress.data.columns import MISSING, Place
 from cotpress.data.config import FileFormat
 from cotpress.data.conversion import Reading
@@ -36,7 +37,14 @@ _MOST_NAMED = 30
 
 
 def recognised(
-    rows: Sequence[Row], place: str, *, format_: FileFormat, given: Mapping[str, str], generations: str, group: str
+    rows: Sequence[Row],
+    place: str,
+    *,
+    format_: FileFormat,
+    given: Mapping[str, str],
+    generations: str,
+    extractor: Extractor,
+    group: str,
 ) -> Reading:
     """The way in which a file is read.
 
@@ -46,6 +54,7 @@ def recognised(
         format_: Setting; `auto` takes the first format that fits at least half as many rows as any other does.
         given: Settings `data.columns`, without those that are null.
         generations: Setting.
+        extractor: Setting.
         group: Group of the settings, for messages.
 
     Raises:
@@ -69,7 +78,7 @@ def recognised(
     also = [n for n in others if n is not FileFormat.tagged and not (own.turns and own.turns == FORMATS[n].turns)]
     places = _places(name, rows) | {column: Place(text) for column, text in given.items()}
     reading = Reading(
-        name=name, format=own, places=places, given=given, generations=generations,
+        name=name, format=own, places=places, given=given, generations=generations, extractor=extractor,
         has_lists=any(isinstance(row.get(column), list) for row in rows for column in ("thinking", "response")),
         used=list(_used(name, places, given, rows)), also=also,
         nearly=_nearly(rows, names, group) if format_ is FileFormat.auto else "",

@@ -245,7 +245,7 @@ def _of_rows(config: RowsDataConfig, rows: Files | hub.HubRows, group: str, *cod
     given = {f.name: place for f in dataclasses.fields(config.columns) if (place := getattr(config.columns, f.name))}
     reading = recognised(
         reader(TRACE_FIELDS).head(NUM_HEAD), str(rows), format_=config.format, given=given,
-        generations=config.generations, group=group,
+        generations=config.generations, extractor=config.extractor, group=group,
     )  # fmt: skip
     if reading.is_plain:
         plain = reader(reading.fields, convert=without_tags, columns=FIELDS)

@@ -15,6 +15,7 @@ from cotpress.hub.publication import Publication, read_publication
 from cotpress.invocation import Form, remember
 from cotpress.modeling.hub import hub_licence
 from cotpress.modeling.upload import Repository
+from cotpress.settings import Location
 from cotpress.store.redaction import print_lines
 
 USAGE = """\
@@ -40,15 +41,15 @@ USAGE = """\
 class HubConfig:
     """Settings of the command; `USAGE` describes each."""
 
-    run: str = MISSING
+    run: Location = MISSING
     repo: str = MISSING
     dry_run: bool = False
-    output: str | None = None
+    output: Location | None = None
     private: bool = True
     base_model: str | None = None
     license: str | None = None
     merge: bool = False
-    base_path: str | None = None
+    base_path: Location | None = None
     unchecked: bool = False
 
 

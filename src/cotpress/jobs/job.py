@@ -21,6 +21,7 @@ from cotpress.config import CompressConfig, EntryConfig, EvaluateConfig, ReportC
 from cotpress.devices.nodes import NotJoinedError, check_alone, find_meeting, join, leading, open_port
 from cotpress.devices.processes import Child, Outcome, failure, follow, is_worker, stopping
 from cotpress.errors import ConfigError, CotpressError, describe
+from cotpress.jobs.folders import occupy
 from cotpress.plugins import load_plugins, plugin_names
 from cotpress.report.results import write_failure
 from cotpress.report.stage import show_ended, show_run
@@ -43,6 +44,7 @@ _SHARING_LAUNCHERS = ("BasicLauncher", "JoblibLauncher")
 
 def run_alone(config: "DictConfig", task: Task, folder: Path, overrides: list[str]) -> float | None:
     """Run the only job of a command, log to its folder, and return its metric."""
+    folder = occupy(folder)
     log_to(folder / JOB_LOG, console=True)
     started = time.monotonic()
     note = JobNote(overrides=tuple(overrides), state=JobState.running, started_at=time.time(), pid=os.getpid())

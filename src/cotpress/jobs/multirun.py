@@ -6,17 +6,16 @@ table is read from the disk; the callback has no state, because launchers send c
 
 import importlib.util
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
 from hydra.experimental.callback import Callback
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict, read_write
 
 from cotpress.errors import MissingExtraError, install_extra
+from cotpress.jobs.folders import occupy, release
 from cotpress.store.sweeps import PLAN_FILE, JobState, read_sweep, write_note, write_plan
 
 if TYPE_CHECKING:
@@ -49,8 +48,6 @@ OmegaConf.register_new_resolver("home", os.path.expanduser, replace=True)
 
 _watching: "list[Watch]" = []
 """The running multirun of this process, if there is one."""
-_locks: list[FileLock] = []
-"""The lock on the folder of the running multirun of this process."""
 _ended: "list[Sweep]" = []
 """The finished multirun of this process, if there is one."""
 
@@ -62,8 +59,7 @@ class Multirun(Callback):
         """Record the planned jobs and start to watch them."""
         from cotpress.jobs.watch import Watch
 
-        sweep_dir = Path(config.hydra.sweep.dir)
-        _occupy(sweep_dir)
+        sweep_dir = _own_folder(config)
         named = config.hydra.runtime.choices.get("sweep")
         write_plan(sweep_dir, str(event.get("config_name")), planned_jobs(config), None if named == "null" else named)
         watch = Watch(sweep_dir)
@@ -75,18 +71,19 @@ class Multirun(Callback):
         end_sweep()
 
 
-def _occupy(sweep_dir: Path) -> None:
-    """Lock the folder of a multirun until it ends; exit if another one, started in the same moment, has it.
+def _own_folder(config: "DictConfig") -> Path:
+    """Lock the folder of a multirun until it ends; where another multirun has it, the configuration gets a new one."""
+    from hydra.core.override_parser.types import Quote, QuotedString
 
-    An exception would not stop Hydra, which turns those of callbacks into warnings.
-    """
-    sweep_dir.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(sweep_dir / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        sys.exit(f"\nerror: another multirun writes to '{sweep_dir}'. Fix: start this one again")
-    _locks.append(lock)
+    planned = Path(config.hydra.sweep.dir)
+    folder = occupy(planned)
+    if folder != planned:
+        with read_write(config.hydra), open_dict(config.hydra):
+            config.hydra.sweep.dir = str(folder)
+            # Hydra composes the configuration of each job anew, from the command line and these overrides.
+            text = QuotedString(str(folder), Quote.single).with_quotes()
+            config.hydra.overrides.hydra = [*config.hydra.overrides.hydra, f"hydra.sweep.dir={text}"]
+    return folder
 
 
 def register_launchers() -> None:
@@ -146,7 +143,7 @@ def end_sweep(*, show: bool = True) -> "Sweep | None":
 
     Only the first call for a multirun shows the table.
     """
-    _release()
+    release()
     if _watching:
         watch = _watching.pop()
         watch.stop()
@@ -161,17 +158,12 @@ def end_sweep(*, show: bool = True) -> "Sweep | None":
 
 def forget_sweep() -> None:
     """Remove the plan of a multirun that Hydra refused before its first job."""
-    _release()
+    release()
     if _watching:
         watch = _watching.pop()
         watch.stop()
         if not any(job.note for job in read_sweep(watch.sweep_dir).jobs):
             (watch.sweep_dir / PLAN_FILE).unlink(missing_ok=True)
-
-
-def _release() -> None:
-    while _locks:
-        _locks.pop().release()
 
 
 def _show(sweep: "Sweep") -> None:

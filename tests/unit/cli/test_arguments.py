@@ -40,7 +40,7 @@ def message(arguments: list[str], script: str = "train") -> str:
     except ConfigError as error:
         return str(error)
     except Exception as error:
-        return explain(error, script, CONF) or repr(error)
+        return explain(error, script, CONF, arguments) or repr(error)
     return ""
 
 
@@ -107,10 +107,14 @@ def test_a_setting_that_cannot_be_read_is_answered_with_the_text_to_type(argumen
     ("script", "setting", "expected"),
     [
         ("train", "++ratoi=0.7", r"^unknown key 'ratoi'\. Did you mean 'ratio'\? Allowed: benchmark, "),
-        ("train", "RATIO=0.7", r"^unknown key 'RATIO'\. Did you mean 'ratio'\?"),
+        ("train", "RATIO=0.7", r"^unknown key 'RATIO'\. Fix: ratio=0\.7$"),
         ("train", "+scorer.nope=1", r"^unknown key 'scorer\.nope'\. Allowed: baseline, condition, "),
-        ("train", "model.ratio=0.7", r"^unknown key 'model\.ratio'\. It stands by itself: ratio=VALUE\. Allowed: "),
-        ("train", "data.path=x", r"^unknown key 'data\.path'\. It is a setting of data=jsonl, data=hub\. Allowed: "),
+        ("train", "model.ratio=0.7", r"^unknown key 'model\.ratio'\. Fix: ratio=0\.7$"),
+        (
+            "train",
+            "data.path=x",
+            r"^unknown key 'data\.path'\. It is a setting of data=jsonl, data=hub\. Fix: data=jsonl data\.path=x$",
+        ),
         (
             "report",
             "ratio=0.7",

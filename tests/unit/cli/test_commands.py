@@ -28,6 +28,7 @@ def test_settings_are_read_as_assignments_or_flags() -> None:
     ("arguments", "message"),
     [
         (["run=a", "dryrun=true"], r"'dryrun' is no setting.*Did you mean 'dry_run'\? Allowed: dry_run, names, run"),
+        (["runn=a", "dryrun=true"], r"^2 problems:\n1\. 'runn' .*Did you mean 'run'.*\n2\. 'dryrun' .*'dry_run'"),
         ([], "no value for run"),
         (["run=a", "dry_run=maybe"], "maybe"),
         (["run"], "allowed: key=value"),

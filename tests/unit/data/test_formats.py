@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from cotpress.answers import Extractor
 from cotpress.cli.arguments import quoted
 from cotpress.data import stage
 from cotpress.data.config import ColumnsConfig, FileFormat, JsonlBenchmarkConfig, JsonlDataConfig
@@ -117,6 +118,16 @@ def test_generations_are_chosen(
     made = stage.traces(config(tmp_path, [row], generations=generations), store)
     assert [trace.id for trace in read(made)] == expected
     assert made.manifest["dropped"] == ({"thinking is not closed": 1} if generations == "all" else {})
+
+
+@pytest.mark.parametrize(("extractor", "expected"), [(Extractor.letter, ["u/1"]), (Extractor.math, [])])
+def test_kind_of_the_answers_decides_about_a_right_generation(
+    store: ArtifactStore, tmp_path: Path, extractor: Extractor, expected: list[str]
+) -> None:
+    texts = [f"<think>Eight or nine.</think>Option {letter} is correct, as the rest is too small." for letter in "AB"]
+    rows = [openr1(*texts, answer="B"), openr1(*texts, "<think>A or C.</think>\\boxed{C}", answer="C", uuid="v")]
+    made = stage.traces(config(tmp_path, rows, generations="shortest_correct", extractor=extractor), store)
+    assert [trace.id for trace in read(made)] == [*expected, "v/2"]
 
 
 @pytest.mark.parametrize(
