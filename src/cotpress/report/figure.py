@@ -16,18 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from cotpress.records import Interval, Origin, SystemResult
 from cotpress.report.comparison import Comparison
+from cotpress.report.palette import INK, ORIGINAL_STYLE, VARIABLES, styles
 from cotpress.store.artifacts import replaced
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A00")
-"""Okabe and Ito's palette, distinguishable with every common colour blindness, with a darker yellow for white paper.
-Each colour goes with a marker of its own."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-INK, SOFT, FAINT, PAGE = "#222222", "#666666", "#dddddd", "#ffffff"
+SOFT, FAINT, PAGE = "#666666", "#dddddd", "#ffffff"
 _VARIABLES = {INK: "--ink", SOFT: "--soft", FAINT: "--line", PAGE: "--figure"} | {
-    colour: f"--c{i}" for i, colour in enumerate(COLOURS)
+    light: name for name, (light, _) in VARIABLES.items()
 }
 _SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "cotpress",
@@ -54,11 +51,6 @@ _SETTINGS: dict[Any, Any] = {
     "axes.facecolor": PAGE,
     "hatch.linewidth": 0.6,
 }
-
-
-def style(index: int) -> tuple[str, str]:
-    """Return colour and marker of the series with this number; pairs repeat after 49."""
-    return COLOURS[index % len(COLOURS)], MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,18 +128,22 @@ class Picture:
         return out.getvalue()
 
 
-def pareto_front(rows: Sequence[SystemResult]) -> list[SystemResult]:
+def pareto_front(rows: Sequence[SystemResult], chance: float = 0.0) -> list[SystemResult]:
     """Return the rows on the Pareto front, from few generated tokens to many.
 
     A row is on it unless another one has at least its accuracy with at most its tokens, and is better in one of them.
-    So of rows with equal accuracy and tokens all are on it, or none.
+    So of rows with equal accuracy and tokens all are on it, or none. Short answers alone put no row on it: rows take
+    no part whose interval of the accuracy lies wholly below that of Original (of each, if there are several), or
+    reaches down to `chance`, the accuracy of guessing.
     """
+    lowest = min((r.accuracy.low for r in rows if r.source.origin is Origin.original), default=0.0)
+    able = [r for r in rows if r.accuracy.high >= lowest and r.accuracy.low > chance]
 
     def place(row: SystemResult) -> tuple[float, float]:
         return row.mean_tokens.value, -row.accuracy.value
 
     front: list[SystemResult] = []
-    for row in sorted(rows, key=place):
+    for row in sorted(able, key=place):
         if not front or row.accuracy.value > front[-1].accuracy.value or place(row) == place(front[-1]):
             front.append(row)
     return front
@@ -156,7 +152,7 @@ def pareto_front(rows: Sequence[SystemResult]) -> list[SystemResult]:
 def accuracy_picture(comparison: Comparison, suffix: str = "") -> Picture:
     """Plot accuracy against generated tokens, with intervals and the Pareto front."""
     rows, level = comparison.rows, f"{100 * comparison.confidence:g} % CI"
-    front = pareto_front(rows)
+    front = pareto_front(rows, comparison.chance)
     named = ", ".join(
         f"{r.system}{'' if r.target_ratio == 1 else f' at {r.target_ratio:g}'}: "
         f"{100 * r.accuracy.value:.1f} % at {r.mean_tokens.value:.0f} tokens"
@@ -192,10 +188,11 @@ def accuracy_picture(comparison: Comparison, suffix: str = "") -> Picture:
     return Picture(
         name=f"plot{suffix}",
         title=f"{comparison.title}: accuracy against generated tokens",
-        description=f"Each point is a student at an asked ratio. On the Pareto front: {named}.",
+        description=f"Each point is a student at an asked ratio. On the Pareto front: {named or 'none'}.",
         size=(8.0, 4.8),
         draw=draw,
-        caption="Up and to the left is better. Bars are intervals, numbers at the points the asked ratio.",
+        caption="Up and to the left is better. Bars are intervals, numbers at the points the asked ratio. The Pareto "
+        "front leaves out what is less accurate than Original beyond the intervals.",
     )
 
 
@@ -245,13 +242,17 @@ def _systems(rows: Sequence[SystemResult]) -> list[tuple[str, list[SystemResult]
     """Return label, rows by ratio, colour, marker and marker size of every system, Original last and thus on top."""
     by_name: dict[str, list[SystemResult]] = {}
     for row in sorted(rows, key=lambda r: r.target_ratio):
-        by_name.setdefault(row.system, []).append(row)
-    originals = {row.system for row in rows if row.source.origin is Origin.original}
+        by_name.setdefault(row.source.label, []).append(row)
     # Scorers first, so that each has the same colour here and in the token viewer.
     compressed = {row.system for row in rows if row.is_compressed}
-    names = sorted(dict.fromkeys(row.system for row in rows), key=lambda name: name not in compressed)
-    usual = [(name, by_name[name], *style(i), 7.0) for i, name in enumerate(n for n in names if n not in originals)]
-    return [*usual, *((name, by_name[name], INK, "*", 14.0) for name in names if name in originals)]
+    ordered = sorted(rows, key=lambda row: row.system not in compressed)
+    looks = styles(row.source for row in ordered)
+    drawn = [
+        (name, series, look.colour, look.marker, 14.0 if look is ORIGINAL_STYLE else 7.0)
+        for name, look in looks.items()
+        if (series := by_name[name])
+    ]
+    return sorted(drawn, key=lambda system: system[-1])
 
 
 def _number(value: float | None) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cotpress.progress import duration
 from cotpress.records import Interval, SystemResult
 from cotpress.report import differences as paired
+from cotpress.report import palette
 from cotpress.report.comparison import Comparison, answers_of
 from cotpress.report.figure import Picture, accuracy_picture, pareto_front, ratio_picture
 from cotpress.report.results import Unfinished
@@ -97,7 +98,7 @@ def render(page: Page) -> str:
         page=page,
         viewer=None if page.viewer is None else json_in_html(page.viewer),
         figure_number=itertools.count(1).__next__,
-        style=_asset("style.css"),
+        style=palette.css() + _asset("style.css"),
         script=_asset("viewer.js"),
     )
     return text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates of names and texts become question marks
@@ -124,7 +125,7 @@ def section(comparison: Comparison, suffix: str) -> Section:
         note = paired.seeds_note(systems, comparison)
         seeds = Table(f"{title}, over all seeds", paired.seeds_grid(systems), note=note)
         files |= {f"seeds{suffix}.csv": paired.seeds_csv(systems), f"seeds{suffix}.md": seeds.markdown}
-    front = pareto_front(rows) if len(rows) > 1 else []
+    front = pareto_front(rows, comparison.chance) if len(rows) > 1 else []
     grid = _grid(rows, columns(comparison, on_page=True))
     front_rows = [i for i, row in enumerate(rows) if row in front]
     return Section(

@@ -28,6 +28,7 @@ from cotpress.store.artifacts import write_text_atomic
 from cotpress.store.paths import safe_name
 from cotpress.store.redaction import print_lines
 from cotpress.store.sweeps import JobNote, JobState, Sweep
+from cotpress.terminal import line_width, wrapped
 
 log = logging.getLogger(__name__)
 
@@ -184,14 +185,15 @@ def _ended(made: Sequence[str], students: Sequence[str], folder: Path) -> list[s
 def show_collection(collection: Collection, output: Path, margin: float = MARGIN) -> None:
     """Show the tables of all runs, the verdicts over several seeds, the runs without results with their reasons, and
     the path of the report."""
+    width = line_width()
     for comparison in compare(collection.runs, margin):
         show(comparison, comparison.title)
-        print_lines(*verdict_lines(over_seeds(comparison, answers_of(comparison)), comparison))
+        print_lines(*verdict_lines(over_seeds(comparison, answers_of(comparison)), comparison, width))
     if collection.unfinished:
         print_lines(f"not in the table: {len(collection.unfinished)}")
         for missing in collection.unfinished:
             reason = textwrap.shorten(missing.reason, REASON_WIDTH, placeholder=" …")
-            print_lines(f"  {reason} ({missing.path})")
+            print_lines(*wrapped(f"{reason} ({missing.path})", width, "  "))
         print_lines("")
     print_lines(f"report: {output / 'report.html'}")
 

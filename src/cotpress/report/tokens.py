@@ -21,7 +21,8 @@ from cotpress.errors import ArtifactError
 from cotpress.modeling.segments import owners
 from cotpress.modeling.selection import PERCENTS, RankedTrace, SharedTrace, num_to_keep
 from cotpress.records import RANKING_FILE, SEGMENT_STARTS, SHARES_FILE, TRACES_FILE, Span, Trace, Unit
-from cotpress.report.figure import SOFT, Picture, style
+from cotpress.report.figure import SOFT, Picture
+from cotpress.report.palette import style
 from cotpress.report.results import Run, Sources, StageRecord
 from cotpress.report.token_kinds import TokenKind, token_kinds
 from cotpress.store.artifacts import Artifact
@@ -342,7 +343,7 @@ def deletion_picture(panels: Sequence[Deletions], percent: int) -> Picture | Non
             places = range(len(panel.names))
             axes.axvline(100 - percent, color=SOFT, linestyle=":", linewidth=1.5, label="of all tokens")
             for i, (ranker, shares) in enumerate(zip(panel.rankers, 100 * panel.share(percent), strict=True)):
-                colour, marker = style(i)
+                colour, _, marker = style(i)
                 axes.plot(shares, places, color=colour, marker=marker, markersize=8, linestyle="none", label=ranker,
                           alpha=0.9)  # fmt: skip
             axes.set_yticks(places, panel.names)

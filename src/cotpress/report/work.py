@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cotpress.progress import duration
 from cotpress.records import TRAIN_LOG_FILE, Origin, System
-from cotpress.report.figure import INK, Picture, style
+from cotpress.report.figure import Picture
+from cotpress.report.palette import INK, style, styles
 from cotpress.report.results import Run, Sources, StageRecord
 
 if TYPE_CHECKING:
@@ -99,9 +100,9 @@ def loss_picture(curves: Sequence[Curve]) -> Picture | None:
         for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
             members = [c for c in curves if c.stage == kind]
             systems = [c.system.label for c in members]
-            names = list(dict.fromkeys(c.system.label for c in members if c.system.origin is not Origin.original))
+            looks = styles(sorted((c.system for c in members), key=lambda system: system.is_baseline))
             for i, (curve, name) in enumerate(zip(members, systems, strict=True)):
-                colour, marker = style(names.index(name)) if name in names else (INK, "*")
+                colour, _, marker = looks[name]
                 line = _LINES[systems[:i].count(name) % len(_LINES)]
                 every = max(1, len(curve.steps) // 6)
                 axes.plot(curve.steps, curve.losses, color=colour, linewidth=0.7, alpha=0.25)
@@ -133,7 +134,7 @@ def time_picture(artifacts: Sequence[Work]) -> Picture | None:
 
     def draw(figure: "Figure") -> None:
         axes = figure.add_subplot()
-        colour = style(0)[0]
+        colour = style(0).colour
         for at, stages in enumerate(by_kind.values()):
             left = 0.0
             for stage in stages:

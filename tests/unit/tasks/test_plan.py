@@ -80,11 +80,11 @@ def test_page_states_memory_verdict_smallest_setting_files_and_hours(capsys: pyt
     assert "smallest that fits: trainer=gpu trainer.tokens_per_batch=" in page
     assert re.search(r"on disk: 0.0\d+ GB when finished; 0.0\d+ GB for the checkpoint to resume from", page)
     for strategy, rows in (("one device", 2), ("ddp", 2), ("fsdp2", 2)):
-        assert len(re.findall(rf"^ {strategy} +(?:yes|no) ", page, re.MULTILINE)) == rows
+        assert len(re.findall(rf"^{strategy} +(?:yes|no) ", page, re.MULTILINE)) == rows
     assert "score with tiny in float32" in page
     assert "write with tiny" in page
     for part in ("train reference model", "scores", "train student Original", "train student cts", "answers", "all"):
-        assert re.search(rf"^ {part} .* \d+\.\d\d *$", page, re.MULTILINE)
+        assert re.search(rf"^{part} .* \d+\.\d\d *$", page, re.MULTILINE)
     assert "…" not in page
 
 
