@@ -16,6 +16,7 @@ from cotpress.progress import duration
 from cotpress.records import Interval, SystemResult
 from cotpress.report import differences as paired
 from cotpress.report import palette
+from cotpress.report.advice import advice
 from cotpress.report.comparison import Comparison, answers_of
 from cotpress.report.figure import Picture, accuracy_picture, pareto_front, ratio_picture
 from cotpress.report.results import Unfinished
@@ -131,7 +132,7 @@ def section(comparison: Comparison, suffix: str) -> Section:
     return Section(
         title=title,
         table=Table(title, grid, bars=_bars(rows, grid.headings), front=front_rows),
-        notes=notes(comparison),
+        notes=[*notes(comparison), *advice(comparison)],
         details=Table(f"{title}, more numbers", _grid(rows, detail_columns(rows))),
         pictures=list(filter(None, [accuracy_picture(comparison, suffix), ratio_picture(comparison, suffix)])),
         differences=differences,

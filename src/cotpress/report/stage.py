@@ -16,6 +16,7 @@ from cotpress.errors import ArtifactError
 from cotpress.invocation import as_typed
 from cotpress.records import CONFIG_FILE, RESULTS_FILE
 from cotpress.report import page as pages
+from cotpress.report.advice import advice, is_less_accurate, runs_beside
 from cotpress.report.comparison import MARGIN, Comparison, answers_of, compare
 from cotpress.report.differences import over_seeds, verdict_lines
 from cotpress.report.results import WITH_RUNS, Collection, Run, Sources, collect, collect_sweep, read_results
@@ -164,7 +165,8 @@ def show_run(run_dir: Path) -> None:
     """
     results = read_results(run_dir)
     (comparison,) = compare([Run(path=run_dir, results=results)])
-    show(comparison, f"{comparison.title}, seed {results.seed}")
+    further = advice(comparison, runs_beside(run_dir)) if any(map(is_less_accurate, comparison.rows)) else []
+    show(comparison, f"{comparison.title}, seed {results.seed}", further)
     print_lines(*student_lines(run_dir), f"run directory: {run_dir}")
 
 
@@ -187,7 +189,7 @@ def show_collection(collection: Collection, output: Path, margin: float = MARGIN
     the path of the report."""
     width = line_width()
     for comparison in compare(collection.runs, margin):
-        show(comparison, comparison.title)
+        show(comparison, comparison.title, advice(comparison))
         print_lines(*verdict_lines(over_seeds(comparison, answers_of(comparison)), comparison, width))
     if collection.unfinished:
         print_lines(f"not in the table: {len(collection.unfinished)}")
