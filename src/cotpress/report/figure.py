@@ -53,6 +53,17 @@ _SETTINGS: dict[Any, Any] = {
 }
 
 
+PICTURE_WIDTH = 6.4
+"""Inches; text of 10 points can then be read on a page of a phone's width."""
+
+
+def legend_size(labels: Sequence[str]) -> tuple[int, float]:
+    """Return the number of columns of a legend below a figure, and its height in inches."""
+    longest = max(map(len, labels), default=0)
+    columns = 3 if longest <= 20 else 2 if longest <= 36 else 1
+    return columns, 0.1 + 0.21 * math.ceil(len(labels) / columns)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Picture:
     """A figure, drawn and laid out once for files and page; equal pictures give equal bytes.
@@ -149,9 +160,13 @@ def pareto_front(rows: Sequence[SystemResult], chance: float = 0.0) -> list[Syst
     return front
 
 
+PARETO = "Pareto front"
+
+
 def accuracy_picture(comparison: Comparison, suffix: str = "") -> Picture:
     """Plot accuracy against generated tokens, with intervals and the Pareto front."""
     rows, level = comparison.rows, f"{100 * comparison.confidence:g} % CI"
+    columns, height = legend_size([name for name, *_ in _systems(rows)] + [PARETO])
     front = pareto_front(rows, comparison.chance)
     named = ", ".join(
         f"{r.system}{'' if r.target_ratio == 1 else f' at {r.target_ratio:g}'}: "
@@ -165,7 +180,7 @@ def accuracy_picture(comparison: Comparison, suffix: str = "") -> Picture:
         axes = figure.add_subplot()
         x, y = _points(front)
         if len(x) > 1:
-            axes.step(x, y, where="post", color=SOFT, linestyle=":", linewidth=1.5, label="Pareto front", zorder=1)
+            axes.step(x, y, where="post", color=SOFT, linestyle=":", linewidth=1.5, label=PARETO, zorder=1)
         for name, series, colour, marker, size in _systems(rows):
             x, y = _points(series)
             axes.plot(x, y, color=colour, marker=marker, markersize=size, linewidth=1.4, label=name, zorder=3)
@@ -183,13 +198,13 @@ def accuracy_picture(comparison: Comparison, suffix: str = "") -> Picture:
         xlabel, ylabel = f"generated tokens per answer (mean, {level})", f"accuracy in % ({level})"
         axes.set(title=comparison.title, xlabel=xlabel, ylabel=ylabel)
         axes.margins(x=0.08, y=0.1)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+        figure.legend(loc="outside lower center", ncols=columns, fontsize=9)
 
     return Picture(
         name=f"plot{suffix}",
         title=f"{comparison.title}: accuracy against generated tokens",
         description=f"Each point is a student at an asked ratio. On the Pareto front: {named or 'none'}.",
-        size=(8.0, 4.8),
+        size=(PICTURE_WIDTH, 4.2 + height),
         draw=draw,
         caption="Up and to the left is better. Bars are intervals, numbers at the points the asked ratio. The Pareto "
         "front leaves out what is less accurate than Original beyond the intervals.",
@@ -202,6 +217,9 @@ def ratio_picture(comparison: Comparison, suffix: str = "") -> Picture | None:
     compressed = [r for r in shown if r.target_ratio < 1]
     if not compressed:
         return None
+    lines = {"as asked", *(f"{r.system}: written" for r in compressed if r.generated_ratio is not None)}
+    lines |= {f"{r.system}: kept in training" for r in compressed if r.actual_ratio is not None}
+    columns, height = legend_size(sorted(lines))
     texts = (
         f"{r.system} asked {r.target_ratio:g}, kept {_number(r.actual_ratio)}, wrote {_number(r.generated_ratio)}"
         for r in compressed
@@ -221,20 +239,20 @@ def ratio_picture(comparison: Comparison, suffix: str = "") -> Picture | None:
                 axes.plot(*zip(*wrote, strict=True), **look, markersize=size, linewidth=1.4, label=f"{name}: written")
             if kept:
                 look |= {"markerfacecolor": "none", "linestyle": "--"}
-                label = f"{name}: kept for training"
+                label = f"{name}: kept in training"
                 axes.plot(*zip(*kept, strict=True), **look, markersize=size + 3, linewidth=1, label=label, zorder=2)
         axes.set(title=comparison.title, xlabel="asked ratio", ylabel="actual ratio")
         axes.margins(0.08)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+        figure.legend(loc="outside lower center", ncols=columns, fontsize=9)
 
     return Picture(
         name=f"ratios{suffix}",
         title=f"{comparison.title}: asked against actual ratio",
         description=f"On the diagonal, students get what was asked for. {'; '.join(texts)}.",
-        size=(8.0, 4.4),
+        size=(PICTURE_WIDTH, 4.2 + height),
         draw=draw,
         caption="Filled: generated tokens relative to those without compression. "
-        "Open: thinking tokens kept for training.",
+        "Open: thinking tokens kept in training.",
     )
 
 

@@ -57,14 +57,18 @@ _NARROWER = (
     Narrower("cut off/\nloops %"),
     Narrower("thinking\ntokens"),
     Narrower("paper's\ncount"),
+    Narrower("tokens in paper's\ncount [CI]"),
     Narrower("n"),
     Narrower("written\nratio"),
     Narrower("vs Original,\npoints [CI]", "points vs\nOriginal"),
     Narrower("published"),
+    Narrower("tokens\npublished"),
+    Narrower("accuracy %\npublished"),
     Narrower("points vs\nOriginal"),
 )
 """What a table with too long lines leaves out, the least important first. System, the asked ratio, accuracy
-with its interval, and generated tokens always stay."""
+with its interval, and generated tokens always stay. A page has all columns; where it is narrow, it shows the others on
+demand."""
 
 _DETAILS = (
     _ASKED,
@@ -400,9 +404,9 @@ def _grouped(values: Sequence[tuple[SystemResult, str]]) -> str:
     return ", ".join(parts)
 
 
-def results_grid(comparison: Comparison) -> Grid:
+def results_grid(comparison: Comparison, *, on_page: bool = False) -> Grid:
     """Return the main table as texts, with headings of two lines and the whole names of the systems."""
-    headings, cells = zip(*columns(comparison), strict=True)
+    headings, cells = zip(*columns(comparison, on_page=on_page), strict=True)
     rows = tuple(tuple(cell(row) for cell in cells) for row in comparison.rows)
     return Grid(headings, rows, narrower=_NARROWER)
 

@@ -79,6 +79,16 @@ class Grid:
         """Return the headings that a narrowed form of this grid lacks, each in one line."""
         return [_in_one_line(heading) for heading in self.headings if heading not in narrowed.headings]
 
+    @property
+    def extras(self) -> list[int]:
+        """Places of the columns that the narrowest form leaves out."""
+        places = {heading: place for place, heading in enumerate(self.headings)}
+        for narrower in self.narrower:
+            place = places.pop(narrower.heading, None)
+            if place is not None and narrower.instead:
+                places[narrower.instead] = place
+        return [place for place in range(len(self.headings)) if place not in places.values()]
+
     def plain(self, width: int | None = None) -> str:
         """Return aligned lines; a heading may take several. `within` keeps a `width`."""
         grid = self if width is None else self.within(width)

@@ -1,5 +1,7 @@
 """Tables of texts: names that are too long keep what tells them apart."""
 
+from dataclasses import replace
+
 import pytest
 
 from cotpress.store.grid import DENSE, Grid, Narrower, shortened
@@ -82,6 +84,11 @@ WIDE = Grid(
 )
 def test_columns_give_way_in_their_order_and_then_the_names(width: int, lines: list[str]) -> None:
     assert WIDE.plain(width).splitlines()[-2:] == lines
+
+
+def test_extras_are_the_columns_that_the_narrowest_form_leaves_out() -> None:
+    assert WIDE.extras == [2, 3]
+    assert replace(WIDE, narrower=WIDE.narrower[:4]).extras == [3], "without its intervals a column is still there"
 
 
 def test_headings_that_gave_way_are_named() -> None:
