@@ -40,6 +40,11 @@ def line_width() -> int | None:
     return shutil.get_terminal_size((0, 0)).columns or None
 
 
+def text_width() -> int | None:
+    """Columns at which sentences are broken: those of the terminal; None for a file or a pipe, where each is a line."""
+    return line_width() if sys.stdout.isatty() else None
+
+
 def wrapped(text: str, width: int | None, indent: str = "") -> list[str]:
     """Return a text as lines of at most `width` characters, the first after one `indent` and the others after two."""
     if width is None:

@@ -12,7 +12,7 @@ from cotpress.planning.measure import Usage, computed_dtype
 from cotpress.planning.training import DEVICE_COUNTS, Training
 from cotpress.planning.workload import Work
 from cotpress.store.grid import DENSE, WIDTH, Grid, Narrower
-from cotpress.terminal import line_width, one_line, wrapped
+from cotpress.terminal import line_width, one_line, text_width, wrapped
 
 
 def gigabytes(size: float) -> str:
@@ -125,17 +125,17 @@ def _cell(total: float, room: float, requested: bool) -> str:
 
 
 def _print(title: str, grid: Grid, notes: Sequence[str]) -> None:
-    console, width = Console(soft_wrap=True), line_width()
-    narrow = grid.within(width or WIDTH)
+    console, width = Console(soft_wrap=True), line_width() or WIDTH
+    narrow = grid.within(width)
     if missing := grid.given_way(narrow):
-        notes = [*notes, f"not in {width or WIDTH} columns, but in a wider terminal: {'; '.join(missing)}"]
-    for line in wrapped(one_line(title), width):
+        notes = [*notes, f"not in {width} columns, but in a wider terminal: {'; '.join(missing)}"]
+    for line in wrapped(one_line(title), text_width()):
         console.print(Text(line, style="bold"))
     for line in narrow.plain().splitlines():
         text = Text(line)
         for pattern, style in ((_FITS, "green"), (_TOO_LARGE, "red"), (_REQUESTED, "bold")):
             text.highlight_regex(pattern, style)
         console.print(text)
-    for line in (line for note in notes for line in wrapped(one_line(note), width, "  ")):
+    for line in (line for note in notes for line in wrapped(one_line(note), text_width(), "  ")):
         console.print(Text(line))
     console.print()

@@ -59,14 +59,14 @@ class Change:
     num_seeds: int
     source: str
 
-    def applies_to(self, results_of: Mapping[str, str]) -> bool:
+    def applies_to(self, settings: Mapping[str, str]) -> bool:
         """Return True if the change starts from the settings of a student, given by dotted key."""
         own = {
             "model": self.model, "data.name": self.data, "benchmark": self.benchmark, "scorer": self.scorer,
             "ratio": f"{self.ratio:g}", self.setting: self.old,
             **dict(pair.split("=", 1) for pair in self.where.split()),
         }  # fmt: skip
-        return all(results_of.get(key) == value for key, value in own.items())
+        return all(settings.get(key) == value for key, value in own.items())
 
 
 COLUMNS = (
@@ -228,7 +228,8 @@ def runs_beside(run_dir: Path) -> list[Run]:
 def _compared_to(run: Run) -> dict[str, Any]:
     settings = flat({key: run.results.settings.get(key, {}) for key in _SAME})
     kept = {key: value for key, value in settings.items() if key not in OF_TABLES}
-    return {**kept, "model": run.results.model, "benchmark": run.results.benchmark}
+    table = {name: getattr(run.results, name) for name in ("model", "benchmark", "confidence")}
+    return {**kept, **table}
 
 
 def _answers(run: Run, row: SystemResult) -> list[Prediction]:

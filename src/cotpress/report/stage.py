@@ -29,7 +29,7 @@ from cotpress.store.artifacts import write_text_atomic
 from cotpress.store.paths import safe_name
 from cotpress.store.redaction import print_lines
 from cotpress.store.sweeps import JobNote, JobState, Sweep
-from cotpress.terminal import line_width, wrapped
+from cotpress.terminal import text_width, wrapped
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +187,7 @@ def _ended(made: Sequence[str], students: Sequence[str], folder: Path) -> list[s
 def show_collection(collection: Collection, output: Path, margin: float = MARGIN) -> None:
     """Show the tables of all runs, the verdicts over several seeds, the runs without results with their reasons, and
     the path of the report."""
-    width = line_width()
+    width = text_width()
     for comparison in compare(collection.runs, margin):
         show(comparison, comparison.title, advice(comparison))
         print_lines(*verdict_lines(over_seeds(comparison, answers_of(comparison)), comparison, width))

@@ -19,7 +19,7 @@ from cotpress.report.published import COUNTS
 from cotpress.report.results import INTERVALS
 from cotpress.store.grid import DENSE, WIDTH, Grid, Narrower, csv_text, interval_cells, interval_columns
 from cotpress.store.redaction import print_lines
-from cotpress.terminal import line_width, one_line, wrapped
+from cotpress.terminal import line_width, one_line, text_width, wrapped
 
 LONGER = "^"
 """Mark of the generated ratio of a student that writes more than the system it is compared with."""
@@ -411,16 +411,24 @@ def results_grid(comparison: Comparison, *, on_page: bool = False) -> Grid:
     return Grid(headings, rows, narrower=_NARROWER)
 
 
-def plain_table(comparison: Comparison, title: str = "", width: int | None = None, further: Sequence[str] = ()) -> str:
+def plain_table(
+    comparison: Comparison,
+    title: str = "",
+    width: int | None = None,
+    *,
+    notes_width: int | None = None,
+    further: Sequence[str] = (),
+) -> str:
     """Return the table as aligned text with its notes and `further` ones below it.
 
-    Without a `width` the table has at most 120 characters a line, and each note is one line.
+    Its lines have at most `width` characters, by default 120; without a `notes_width` each note is one line.
     """
     grid = results_grid(comparison)
     narrow = grid.within(width or WIDTH)
-    lines = [line for note in [*notes(comparison), *further] for line in wrapped(note, width, "  ")]
+    sentences = [*notes(comparison), *further]
     if missing := grid.given_way(narrow):
-        lines += wrapped(f"not in {width or WIDTH} columns, but in report.html: {'; '.join(missing)}", width, "  ")
+        sentences.append(f"not in {width or WIDTH} columns, but in report.html: {'; '.join(missing)}")
+    lines = (line for sentence in sentences for line in wrapped(sentence, notes_width, "  "))
     text = narrow.plain() + "".join(f"{line}\n" for line in lines)
     return f"{title}\n{text}" if title else text
 
@@ -452,4 +460,5 @@ def csv_table(comparison: Comparison) -> str:
 
 def show(comparison: Comparison, title: str, further: Sequence[str] = ()) -> None:
     """Write the table with `further` notes to standard output, in the width of the terminal."""
-    print_lines(*plain_table(comparison, one_line(title), line_width(), further).split("\n"))
+    text = plain_table(comparison, one_line(title), line_width(), notes_width=text_width(), further=further)
+    print_lines(*text.split("\n"))

@@ -23,7 +23,7 @@ from cotpress.store.redaction import masked, print_lines
 from cotpress.store.sweeps import Sweep
 from cotpress.tasks.flow import Scoring
 from cotpress.tasks.run_directory import tracked_job, write_config
-from cotpress.terminal import line_width, wrapped
+from cotpress.terminal import line_width, text_width, wrapped
 from cotpress.tracking import open_tracker
 
 FOLDER = "fidelity"
@@ -123,16 +123,18 @@ def _write_tables(output: Path, results: FidelityResults) -> _Written:
 
 def _show(written: _Written, results: FidelityResults) -> None:
     """Show the tables in the width of the terminal, with the columns that it lacks and the file that has them."""
-    width, kinds = line_width(), tables.kinds_grid(written.rows)
+    width, kinds = line_width() or WIDTH, tables.kinds_grid(written.rows)
     main = tables.main_grid(written.rows, confidence=results.confidence)
     shown = [(_title(results), main), *([] if kinds is None else [(tables.kinds_title(), kinds)])]
     missing = []
     for title, grid in shown:
-        narrow = grid.within(width or WIDTH)
+        narrow = grid.within(width)
         missing += grid.given_way(narrow)
-        print_lines("", *wrapped(title, width), *narrow.plain().splitlines())
-    notes = [*written.notes, *([f"not in {width or WIDTH} columns: {'; '.join(missing)}"] if missing else [])]
-    print_lines("", *(line for note in [*notes, f"all columns: {written.path}"] for line in wrapped(note, width, "  ")))
+        print_lines("", *wrapped(title, text_width()), *narrow.plain().splitlines())
+    notes = [*written.notes]
+    if missing:
+        notes.append(f"not in {width} columns, but in {written.path.name}: {'; '.join(missing)}")
+    print_lines(*(line for note in notes for line in wrapped(note, text_width(), "  ")), "")
 
 
 def _title(results: FidelityResults) -> str:

@@ -43,8 +43,11 @@ def run(folder: Path, scorer: str, num_right: int, gap: float, ratio: float = 0.
         row(ORIGINAL, 1.0, None),
         row(own, right, Interval(value=-gap, low=-gap - 0.1, high=-gap + 0.1, n=NUM_QUESTIONS)),
     )
+    confidence = change.pop("confidence", 0.95)
     settings = {**SETTINGS, "scorer": {"name": scorer}, **change}
-    results = RunResults(name="r", model="smollm2", benchmark="planted", seed=1, rows=rows, settings=settings)
+    results = RunResults(
+        name="r", model="smollm2", benchmark="planted", seed=1, rows=rows, settings=settings, confidence=confidence
+    )
     write_results(folder, results)
     answers = [replace(answer(i, i < num_right), system=own.label, ratio=ratio) for i in range(NUM_QUESTIONS)]
     write_records(folder / PREDICTIONS_FILE, answers, Prediction)
@@ -123,8 +126,8 @@ def test_better_student_of_the_same_folder_is_named_first(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("num_right", "change"),
     [(12, {}), (36, {"data": {"name": "planted", "num_traces": 61}}), (36, {"benchmark": {"name": "gsm8k"}}),
-     (36, {"evaluation": {"samples": 2}})],
-    ids=["not beyond the interval", "other data", "other benchmark", "other evaluation"],
+     (36, {"evaluation": {"samples": 2}}), (36, {"confidence": 0.9})],
+    ids=["not beyond the interval", "other data", "other benchmark", "other evaluation", "other level"],
 )  # fmt: skip
 def test_student_that_is_not_better_for_certain_or_not_comparable_is_not_named(
     num_right: int, change: dict[str, Any], tmp_path: Path

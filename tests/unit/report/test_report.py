@@ -2,6 +2,7 @@ import csv
 import json
 import math
 import re
+import sys
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
@@ -214,6 +215,7 @@ LEFT_OUT = {
 def test_terminal_keeps_its_width_and_names_the_columns_that_are_left_out(
     width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", str(width))
     show(table_of(ORIGINAL, row("[bold]x")), "title")
     out = capsys.readouterr().out

@@ -88,6 +88,19 @@ def test_page_states_memory_verdict_smallest_setting_files_and_hours(capsys: pyt
     assert "…" not in page
 
 
+@pytest.mark.parametrize("width", [60, 80])
+def test_tables_fit_a_narrow_terminal_and_keep_the_requested_number_of_devices(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = _page(capsys, "model=tiny", "trainer=cpu").splitlines()
+    assert max(map(len, lines)) <= width
+    assert any(re.match(r"one device +no +> \S+ \(\+\S+\)", line) for line in lines)
+    assert any(line.startswith("train student cts") for line in lines)
+    assert any("not in 60 columns" in line for line in lines) == (width == 60)
+
+
 @pytest.mark.parametrize(("scorer", "dtype"), [("cts", "float32"), ("self_information", "bfloat16")])
 def test_memory_of_scoring_is_that_of_the_format_in_which_the_scorer_reads(
     scorer: str, dtype: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
