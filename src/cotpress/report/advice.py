@@ -108,27 +108,26 @@ def advice(comparison: Comparison, others: Sequence[Run] = (), changes: Sequence
 
     Args:
         comparison: The table.
-        others: Further runs that may hold a better student, for a table of a single run.
+        others: Runs beside those of the table that may hold a better student.
         changes: Measured changes; None for those of the package.
     """
     worse = [row for row in comparison.rows if is_less_accurate(row)]
     if not worse:
         return []
     if len(worse) == 1:
-        lines = _of_student(comparison, worse[0], others, measured_changes() if changes is None else changes)
+        runs = [*comparison.runs, *others]
+        lines = _of_student(comparison, worse[0], runs, measured_changes() if changes is None else changes)
     else:
         lines = _of_students(comparison, worse)
     return [one_line(line) for line in lines]
 
 
-def _of_student(
-    comparison: Comparison, row: SystemResult, others: Sequence[Run], changes: Sequence[Change]
-) -> list[str]:
+def _of_student(comparison: Comparison, row: SystemResult, runs: Sequence[Run], changes: Sequence[Change]) -> list[str]:
     gap = f"{row.system} at {row.asked} is less accurate than Original: {difference(row.accuracy_difference)} points"
     source = _source(comparison, row)
     if source is not None:
         run, own = source
-        better = [text for text in (better_student(run, own, others), *_measured(_settings(run, own), changes)) if text]
+        better = [text for text in (better_student(run, own, runs), *_measured(_settings(run, own), changes)) if text]
         if better:
             return [gap, *(f"better: {text}" for text in better)]
     return [f"{gap}; what to change: {GUIDE}"]
@@ -177,15 +176,15 @@ def _measured(settings: Mapping[str, str], changes: Sequence[Change]) -> list[st
     ]
 
 
-def better_student(run: Run, row: SystemResult, others: Sequence[Run]) -> str:
-    """Return the student of other runs that beats this one by most beyond the interval; empty without any.
+def better_student(run: Run, row: SystemResult, runs: Sequence[Run]) -> str:
+    """Return the student of some runs that beats this one by most beyond the interval; empty without any.
 
     The runs must agree in model, data, benchmark and evaluation. Differences are paired by question, and all of them
     hold together at the level of the run.
     """
     candidates = [
         (other, theirs)
-        for other in others
+        for other in runs
         if _compared_to(other) == _compared_to(run)
         for theirs in other.results.rows
         if theirs.source.origin is Origin.scorer and theirs.artifacts != row.artifacts

@@ -162,6 +162,13 @@ def test_table_of_several_students_names_those_that_lose_and_those_that_do_not(t
     assert advice(worse)[0].endswith(f"random at 0.7 (-50.0); what to change: {GUIDE}")
 
 
+def test_table_with_one_student_that_loses_names_a_better_one_in_it(tmp_path: Path) -> None:
+    (comparison,) = compare([run(tmp_path / "a", "cts", 10, 0.75), run(tmp_path / "b", "tokenskip", 39, 0.02)])
+    first, second = advice(comparison, changes=[])
+    assert first.startswith("cts at 0.7 is less accurate than Original: -75.0")
+    assert second.startswith("better: your tokenskip at 0.7, +72.5 [+")
+
+
 def test_run_ends_with_the_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
