@@ -218,7 +218,7 @@ def ratio_picture(comparison: Comparison, suffix: str = "") -> Picture | None:
     if not compressed:
         return None
     lines = {"as asked", *(f"{r.system}: written" for r in compressed if r.generated_ratio is not None)}
-    lines |= {f"{r.system}: kept in training" for r in compressed if r.actual_ratio is not None}
+    lines |= {f"{r.system}: kept" for r in compressed if r.actual_ratio is not None}
     columns, height = legend_size(sorted(lines))
     texts = (
         f"{r.system} asked {r.target_ratio:g}, kept {_number(r.actual_ratio)}, wrote {_number(r.generated_ratio)}"
@@ -239,7 +239,7 @@ def ratio_picture(comparison: Comparison, suffix: str = "") -> Picture | None:
                 axes.plot(*zip(*wrote, strict=True), **look, markersize=size, linewidth=1.4, label=f"{name}: written")
             if kept:
                 look |= {"markerfacecolor": "none", "linestyle": "--"}
-                label = f"{name}: kept in training"
+                label = f"{name}: kept"
                 axes.plot(*zip(*kept, strict=True), **look, markersize=size + 3, linewidth=1, label=label, zorder=2)
         axes.set(title=comparison.title, xlabel="asked ratio", ylabel="actual ratio")
         axes.margins(0.08)

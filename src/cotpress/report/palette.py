@@ -7,6 +7,7 @@ theirs in order. tests/unit/report/test_palette.py holds that colours differ for
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
 from cotpress.records import BASE, ORIGINAL, RANDOM, SHORTEST, System
@@ -69,17 +70,23 @@ def baseline_style(name: str, number: int = 0) -> Style | None:
 
 
 def styles(systems: Iterable[System]) -> dict[str, Style]:
-    """Return the look of each system by its label, scorers in the order of their first appearance."""
+    """Return the look of each system by its label, scorers in the order of their first appearance.
+
+    Seeds of one system, and baselines of one name, share a colour and differ in their markers.
+    """
     looks: dict[str, Style] = {}
-    baselines: Counter[str] = Counter()
-    others = 0
+    members: Counter[str] = Counter()
+    scorers: dict[str, int] = {}
     for system in systems:
         if system.label in looks:
             continue
-        look = baseline_style(system.name, baselines[system.name]) if system.is_baseline else None
+        family = system.name if system.is_baseline else replace(system, seed=None).label
+        look = baseline_style(system.name, members[family]) if system.is_baseline else None
         if look is None:
-            look, others = style(others), others + 1
-        baselines[system.name] += 1
+            first = style(scorers.setdefault(family, len(scorers)))
+            marker = _MARKERS[(_MARKERS.index(first.marker) + members[family]) % len(_MARKERS)]
+            look = first._replace(marker=marker)
+        members[family] += 1
         looks[system.label] = look
     return looks
 

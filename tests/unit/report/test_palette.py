@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from dataclasses import replace
 from importlib.resources import files
 
 import numpy as np
@@ -80,6 +81,9 @@ def test_look_of_a_baseline_does_not_depend_on_what_is_beside_it() -> None:
     seeds = styles(System(name=RANDOM, origin=Origin.random, seed=seed) for seed in (1, 2, 3))
     assert len({look.colour for look in seeds.values()}) == 1
     assert len({look.marker for look in seeds.values()}) == 3
+    students = styles(replace(scorer(name), seed=seed) for name in ("cts", "tokenskip") for seed in (1, 2))
+    assert [look.colour for look in students.values()] == [style(i).colour for i in (0, 0, 1, 1)]
+    assert len({(look.colour, look.marker) for look in students.values()}) == 4
 
 
 def test_page_and_viewer_use_the_variables_of_the_palette() -> None:
