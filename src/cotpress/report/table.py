@@ -89,8 +89,8 @@ def columns(comparison: Comparison, *, on_page: bool = False) -> list[Column]:
     Without any they are left out.
     """
     level, published = f"{100 * comparison.confidence:g} %", comparison.published
-    own = partial(written, with_original=_has_original(comparison.rows))
-    ratios = (_ASKED, Column("kept in\ntraining", _kept), Column("written\nratio", own))
+    written_ratio = Column("written\nratio", partial(written, with_original=_has_original(comparison.rows)))
+    ratios = (_ASKED, Column("kept in\ntraining", _kept), written_ratio)
     shown = [_NAMES, *ratios, *(Column(heading.format(level=level), cell) for heading, cell in _COLUMNS)]
     if not any(map(published, comparison.rows)):
         return shown

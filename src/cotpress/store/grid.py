@@ -69,9 +69,10 @@ class Grid:
             if grid._with_names(room)._width <= width:
                 break
             grid = replace(grid, gap=_SMALL_GAP) if narrower == DENSE else grid._without(narrower)
-        for gap in (_GAP, _SMALL_GAP):
+        # Whole names are worth the second space, and other columns are not
+        for gap, names in ((_GAP, width), (_SMALL_GAP, width), (_GAP, room), (_SMALL_GAP, room)):
             grid = replace(grid, gap=gap)
-            if grid._with_names(room)._width <= width:
+            if grid._with_names(names)._width <= width:
                 break
         return grid._with_names(width - sum(grid._widths[1:]) - grid.gap * (len(grid.headings) - 1))
 
@@ -154,8 +155,8 @@ def shortened(names: Iterable[str], width: int) -> dict[str, str]:
     """Return each name with at most `width` characters, or with as few more as different names need to stay different.
 
     If one is too long, the settings in all names (`KEY=VALUE`) lose their groups or, if need be, their keys: the values
-    tell rows apart. A part of a name that is still too long is left out, nearest to its middle, so that what is shown
-    fits no other name.
+    tell rows apart. A part of a name that is still too long is left out, nearest to its end, so that what is shown fits
+    no other name.
     """
     whole = list(dict.fromkeys(names))
     forms = [{name: form.sub("", name) for name in whole} for form in (re.compile("(?!)"), _GROUPS, _KEYS)]
@@ -167,7 +168,7 @@ def shortened(names: Iterable[str], width: int) -> dict[str, str]:
 def _cut(text: str, texts: Sequence[str], width: int) -> str:
     """Leave out a part of a text that is too long, as long a part as leaves it different from the other texts."""
     for kept in range(width - 1, len(text) - 1):
-        for head in sorted(range(kept + 1), key=lambda head: abs(head - kept // 2)):
+        for head in range(kept, -1, -1):
             start, end = text[:head], text[len(text) - (kept - head) :]
             if not any(o != text and o.startswith(start) and o.endswith(end) for o in texts):
                 return f"{start}…{end}"
