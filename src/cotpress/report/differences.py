@@ -30,7 +30,7 @@ from cotpress.statistics import (
     seed_grids,
     simultaneous,
 )
-from cotpress.store.grid import Grid, csv_text, interval_cells, interval_columns
+from cotpress.store.grid import Grid, Narrower, csv_text, interval_cells, interval_columns
 from cotpress.terminal import wrapped
 
 FEWEST_SEEDS = 3
@@ -211,10 +211,10 @@ def verdict(against_original: Interval, num_seeds: int, margin: float) -> str:
 
 
 def seeds_grid(rows: Sequence[SeedsRow]) -> Grid:
-    """Return the rows as texts."""
+    """Return the rows as texts; where there is little room, system, asked ratio, accuracy and verdict stay."""
     headings = (
-        "System", "asked ratio", "kept in training", "accuracy % [CI]", "each seed, %", "questions",
-        "vs Original, points [CI]", "verdict", "generated tokens [CI]",
+        "System", "asked\nratio", "kept in\ntraining", "accuracy %\n[CI]", "each seed, %", "questions",
+        "vs Original,\npoints [CI]", "verdict", "generated\ntokens [CI]",
     )  # fmt: skip
     cells = tuple(
         (
@@ -230,7 +230,7 @@ def seeds_grid(rows: Sequence[SeedsRow]) -> Grid:
         )
         for row in rows
     )
-    return Grid(headings, cells)
+    return Grid(headings, cells, narrower=tuple(Narrower(headings[place]) for place in (4, 2, 5, 8, 6)))
 
 
 def seeds_note(rows: Sequence[SeedsRow], comparison: Comparison) -> str:
