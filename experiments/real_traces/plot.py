@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from cotpress.report.figure import COLOURS
+from cotpress.report.palette import SCORERS
 from experiments.drawing import lengths, read_rows, save
 
 HERE = Path(__file__).parent
@@ -27,7 +27,7 @@ def main(folder: Path) -> None:
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        for place, (scorer, colour) in enumerate(zip(scorers, itertools.cycle(COLOURS), strict=False)):
+        for place, (scorer, colour) in enumerate(zip(scorers, itertools.cycle(SCORERS), strict=False)):
             points: list[Any] = [shown[scorer, kind] for kind in kinds]
             at = np.arange(len(kinds)) + (place - (len(scorers) - 1) / 2) * width
             errors: dict[str, Any] = {"yerr": lengths(points), "error_kw": {"linewidth": 0.8}}

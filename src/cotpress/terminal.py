@@ -3,7 +3,9 @@
 import errno
 import os
 import re
+import shutil
 import sys
+import textwrap
 from typing import Any, TextIO
 
 _STEERING = re.compile(
@@ -31,6 +33,26 @@ def escaped(text: str) -> str:
 def one_line(text: str) -> str:
     """Escape line feeds and tabs as well, e.g. of a name in a table."""
     return escaped(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def line_width() -> int | None:
+    """Columns of the terminal that standard output is, or those of the variable COLUMNS; None for a file or a pipe."""
+    return shutil.get_terminal_size((0, 0)).columns or None
+
+
+def text_width() -> int | None:
+    """Columns at which sentences are broken: those of the terminal; None for a file or a pipe, where each is a line."""
+    return line_width() if sys.stdout.isatty() else None
+
+
+def wrapped(text: str, width: int | None, indent: str = "") -> list[str]:
+    """Return a text as lines of at most `width` characters, the first after one `indent` and the others after two."""
+    if width is None:
+        return [f"{indent}{text}"]
+    return textwrap.wrap(
+        text, max(width, 20), initial_indent=indent, subsequent_indent=2 * indent, break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
 
 
 def _escape(match: "re.Match[str]") -> str:

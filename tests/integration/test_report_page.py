@@ -205,6 +205,27 @@ def test_nothing_is_wider_than_a_telephone(browser: Browser, sweep: Sweep) -> No
     assert browser.problems == []
 
 
+HEADINGS = (
+    "[...document.querySelectorAll('#results-1 table thead')[0].querySelectorAll('th')]"
+    ".filter(cell => cell.offsetParent).map(cell => cell.innerText.replace('\\n', ' '))"
+)
+
+
+def test_narrow_page_shows_accuracy_and_tokens_and_the_other_columns_on_demand(browser: Browser, sweep: Sweep) -> None:
+    browser.open(sweep.page, width=420, height=800)
+    table = "document.querySelector('#results-1 .scroll')"
+    assert browser.js(HEADINGS) == ["System", "asked ratio", "accuracy % [95 % CI]", "generated tokens [CI]"]
+    assert browser.js(f"{table}.scrollWidth <= {table}.clientWidth")
+    assert browser.js("[...document.querySelectorAll('.drawing')].every(box => box.scrollWidth <= box.clientWidth)")
+    browser.js("document.querySelector('#results-1 .all-columns input').click()")
+    every = browser.js(HEADINGS)
+    assert len(every) == 11
+    browser.open(sweep.page, width=1280)
+    assert browser.js(HEADINGS) == every
+    assert not browser.js("document.querySelector('.all-columns').offsetParent")
+    assert browser.problems == []
+
+
 def test_tables_of_deletions_follow_the_slider(page: Browser) -> None:
     share = "document.querySelector('table.deletions tbody tr').cells[2].textContent"
     slide(page, 1.0)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 
-from cotpress.terminal import Output, escaped, one_line
+from cotpress.terminal import Output, escaped, one_line, wrapped
 from fuzz.cases import any_text, cases
 from support.commands import ROOT
 
@@ -112,3 +112,20 @@ def test_an_open_output_is_written_as_it_is(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out == "text\n"
     assert not output.is_unread
     assert not output.problem
+
+
+@pytest.mark.parametrize(("columns", "printed"), [({}, "None"), ({"COLUMNS": "77"}, "77"), ({"COLUMNS": "x"}, "None")])
+def test_width_is_that_of_columns_and_unknown_in_a_pipe(columns: dict[str, str], printed: str) -> None:
+    program = "from cotpress.terminal import line_width; print(line_width())"
+    env = {**{k: v for k, v in os.environ.items() if k != "COLUMNS"}, **columns}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=env)
+    assert done.stdout.strip() == printed
+
+
+def test_long_text_is_broken_at_spaces_with_a_deeper_indent() -> None:
+    text = "generated tokens never fall as the asked ratio rises: cts compression.granularity=paragraph"
+    lines = wrapped(text, 40, "  ")
+    assert lines == [
+        "  generated tokens never fall as the", "    asked ratio rises: cts", "    compression.granularity=paragraph",
+    ]  # fmt: skip
+    assert wrapped(text, None, "  ") == [f"  {text}"]

@@ -4,12 +4,15 @@ All metric names in the panels are names that `cotpress.tracking` sends.
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 from wandb_workspaces.expr import And
 
+from cotpress.records import ORIGINAL
+from cotpress.report.palette import BASELINES, baseline_style, style
 from cotpress.tracking.wandb_runs import AGENT_JOB, REFERENCE_JOB, SYSTEM_JOB
 
 TITLE = "Accuracy against tokens"
@@ -64,7 +67,7 @@ def make_views(*, entity: str, project: str, sweep: str | None, scorers: list[st
             order=[ws.Ordering(ws.Metric("Group")), ws.Ordering(ws.Metric("JobType"))],
             pinned_columns=[
                 "run:group", "run:jobType", f"config:{SYSTEM}.value", f"summary:{TARGET}", f"summary:{ACTUAL}",
-                f"summary:{ACCURACY}", f"summary:{TOKENS}",
+                f"summary:{GENERATED}", f"summary:{ACCURACY}", f"summary:{TOKENS}",
             ],
         ),
     )  # fmt: skip
@@ -89,10 +92,14 @@ def _blocks(sweep: str | None, scorers: list[str]) -> list[Any]:
         ),
         wr.PanelGrid(runsets=[evaluated], panels=_accuracy_against_tokens()),
         wr.H1("Ratio control"),
-        wr.P("The target ratio is the fraction of thinking tokens to keep; on the diagonal it is met."),
+        wr.P(
+            "Three ratios: target_ratio is asked for, the fraction of the thinking tokens to keep; actual_ratio is "
+            "what was kept in training; generated_ratio is what the student writes, relative to Original's tokens. "
+            "On the diagonal the target is met."
+        ),
         wr.PanelGrid(runsets=[evaluated], panels=_ratio_control()),
         wr.H1("Scorers and baselines"),
-        wr.PanelGrid(runsets=[evaluated], panels=_bars_by_system()),
+        _bars(scorers, sweep),
     ]
     for scorer in scorers:
         runs = _runs(scorer, sweep, system=scorer)
@@ -108,7 +115,9 @@ def _blocks(sweep: str | None, scorers: list[str]) -> list[Any]:
     ]
 
 
-def _runs(name: str, sweep: str | None, kind: str = SYSTEM_JOB, *, system: str | None = None) -> wr.Runset:
+def _runs(
+    name: str, sweep: str | None, kind: str = SYSTEM_JOB, *, system: str | None = None, groupby: Sequence[str] = ()
+) -> wr.Runset:
     """Select the runs of one job type; without entity and project W&B uses the report's own and looks up no id."""
     # A run of a W&B agent holds everything.
     filters = [ws.Metric("JobType").isin([kind, AGENT_JOB])]
@@ -116,7 +125,7 @@ def _runs(name: str, sweep: str | None, kind: str = SYSTEM_JOB, *, system: str |
         filters.append(ws.Metric("Group") == sweep)
     if system:
         filters.append(ws.Config(SYSTEM) == system)
-    return wr.Runset(name=name, filters=And(*filters))
+    return wr.Runset(name=name, filters=And(*filters), groupby=list(groupby))
 
 
 def _only(sweep: str | None) -> Any:
@@ -145,6 +154,25 @@ def _ratio_control() -> list[Any]:
         _scatter("Kept thinking tokens: target and actual ratio", TARGET, ACTUAL, 0, **kept),
         _scatter("Generated tokens: target and written ratio", TARGET, GENERATED, HALF, **limits),
     ]
+
+
+def _bars(scorers: list[str], sweep: str | None) -> wr.PanelGrid:
+    """Return the bars in the colours that scorers and baselines have in figures and pages.
+
+    W&B colours groups of runs, so these runs are grouped by system.
+    """
+    name = "by system"
+    looks = {system: style(i) for i, system in enumerate(scorers)}
+    looks |= {baseline: look for baseline in (ORIGINAL.name, *BASELINES) if (look := baseline_style(baseline))}
+    key = wr.Config(SYSTEM)
+    return wr.PanelGrid(
+        runsets=[_runs(name, sweep, groupby=[f"config.{SYSTEM}"])],
+        panels=_bars_by_system(),
+        custom_run_colors={
+            wr.RunsetGroup(runset_name=name, keys=(wr.RunsetGroupKey(key=key, value=system),)): look.colour
+            for system, look in looks.items()
+        },
+    )
 
 
 def _bars_by_system() -> list[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from cotpress.errors import ArtifactError
 from cotpress.records import RESULTS_FILE, Interval
-from cotpress.store.grid import Grid, csv_text
+from cotpress.store.grid import DENSE, Grid, Narrower, csv_text
 from cotpress.store.results import read_interval, read_results_file, write_results_file
 
 log = logging.getLogger(__name__)
@@ -89,9 +89,23 @@ def results_beside(folder: Path) -> list[FidelityResults]:
 def merged_rows(results: Iterable[FidelityResults]) -> list[FidelityRow]:
     """Return the rows of comparable results, best first, each trivial rule once.
 
-    The names of rows of one scorer contain the settings in which they differ, and without such a setting the start of
-    the fingerprint of the reference model or the scores.
+    The names of rows of one scorer contain the settings in which they differ. Rows of equal settings are numbered;
+    `numbered` tells what they are of.
     """
+    return sorted(
+        (replace(row, system=name) for name, row, _ in _named(results)),
+        key=lambda row: (-row.main.value, row.system, row.reference),
+    )
+
+
+def numbered(results: Iterable[FidelityResults]) -> list[str]:
+    """Return a sentence about the rows that no setting tells apart, with the artifact behind each; none without."""
+    artifacts = [f"{name} is {artifact}" for name, _, artifact in _named(results) if artifact]
+    return [f"numbered rows differ in no setting: {', '.join(artifacts)}"] if artifacts else []
+
+
+def _named(results: Iterable[FidelityResults]) -> list[tuple[str, FidelityRow, str]]:
+    """Return the names of the rows, the rows, and of numbered ones the artifacts that tell them apart."""
     rows: list[FidelityRow] = []
     sources: list[Mapping[str, str]] = []
     for result in results:
@@ -100,8 +114,13 @@ def merged_rows(results: Iterable[FidelityResults]) -> list[FidelityRow]:
         rows += new
         sources += [result.artifacts] * len(new)
     rows = [replace(row, system=row.system + _difference(row, rows)) for row in rows]
-    rows = [replace(row, system=row.system + _origin(i, rows, sources)) for i, row in enumerate(rows)]
-    return sorted(rows, key=lambda row: (-row.main.value, row.system, row.reference))
+    named = []
+    for row, source in zip(rows, sources, strict=True):
+        own = (row.system, row.reference)
+        alike = [s for r, s in zip(rows, sources, strict=True) if (r.system, r.reference) == own]
+        artifact = _own_artifact(source, alike)
+        named.append((f"{row.system} #{alike.index(source) + 1}" if artifact else row.system, row, artifact))
+    return named
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -125,21 +144,17 @@ def _difference(row: FidelityRow, rows: Sequence[FidelityRow]) -> str:
     return "".join(f" {key}={row.settings[key]}" for key in differing)
 
 
-def _origin(place: int, rows: Sequence[FidelityRow], sources: Sequence[Mapping[str, str]]) -> str:
-    """Return ` reference:1a2b3c4d` or ` score:...`, the start of a fingerprint, if another row looks like this one."""
-    own = (rows[place].system, rows[place].reference)
-    alike = [source for row, source in zip(rows, sources, strict=True) if (row.system, row.reference) == own]
-    if len(alike) == 1:
-        return ""
+def _own_artifact(source: Mapping[str, str], alike: Sequence[Mapping[str, str]]) -> str:
+    """Return the reference model or the scores that tell a row from those that look alike; empty without any."""
     for stage in ("reference", "score"):
-        keys = [_short_key(source, stage) for source in alike]
-        if len(set(keys)) == len(keys):
-            return f" {stage}:{_short_key(sources[place], stage)}"
+        keys = [_key(other, stage) for other in alike]
+        if len(alike) > 1 and len(set(keys)) == len(keys):
+            return _key(source, stage)
     return ""
 
 
-def _short_key(source: Mapping[str, str], stage: str) -> str:
-    return next((key.rpartition("/")[2][:8] for key in source.values() if key.startswith(f"{stage}/")), "none")
+def _key(source: Mapping[str, str], stage: str) -> str:
+    return next((key for key in source.values() if key.startswith(f"{stage}/")), f"without {stage}")
 
 
 def _results(content: dict[str, Any]) -> FidelityResults:
@@ -155,17 +170,23 @@ def _results(content: dict[str, Any]) -> FidelityResults:
 
 
 def main_grid(rows: Sequence[FidelityRow], *, confidence: float) -> Grid:
-    """Return a row per scorer and trivial rule: main measure, its difference from position, other measures."""
+    """Return a row per scorer and trivial rule: main measure, its difference from position, other measures.
+
+    Where its lines are too long, the other measures are left out first, the last one first.
+    """
     level = f"[{100 * confidence:g} %]"
     main, *others = dict.fromkeys(name for row in rows for name in row.metrics)
     cell = _value if len(others) > 2 else _interval  # many further columns show no intervals; the CSV has them
-    headings = ("scorer", "reference", "n", f"{main} {level}", f"minus position {level}", "beats position", *others)
+    further = [_two_lines(name) for name in others]
+    minus, beats = f"minus position\n{level}", "beats\nposition"
+    headings = ("scorer", "reference", "n", f"{main}\n{level}", minus, beats, *further)
     cells = [
         (row.system, row.reference, str(row.main.n), _interval(row.main), _interval(row.over_position, sign="+"),
          _verdict(row.over_position), *(cell(row.metrics.get(name)) for name in others))
         for row in rows
     ]  # fmt: skip
-    return Grid(headings, tuple(cells))
+    narrower = (DENSE, *map(Narrower, reversed(further)), Narrower("n"), Narrower(minus, "minus\nposition"))
+    return Grid(headings, tuple(cells), narrower=(*narrower, Narrower(beats), Narrower("minus\nposition")))
 
 
 def kinds_grid(rows: Sequence[FidelityRow], *, confidence: float | None = None) -> Grid | None:
@@ -175,7 +196,15 @@ def kinds_grid(rows: Sequence[FidelityRow], *, confidence: float | None = None) 
         return None
     cell = _value if confidence is None else _interval
     cells = tuple((row.system, row.reference, *(cell(row.kinds.get(kind)) for kind in kinds)) for row in rows)
-    return Grid(("scorer", "reference", *kinds), cells)
+    headings = [_two_lines(kind) for kind in kinds]
+    return Grid(("scorer", "reference", *headings), cells, narrower=(DENSE, *map(Narrower, reversed(headings))))
+
+
+def _two_lines(heading: str) -> str:
+    """Break a heading at the space that makes it narrowest."""
+    words = heading.split()
+    breaks = [(" ".join(words[:i]), " ".join(words[i:])) for i in range(1, len(words))]
+    return "\n".join(min(breaks, key=lambda lines: max(map(len, lines)), default=(heading,)))
 
 
 def kinds_title(confidence: float | None = None) -> str:

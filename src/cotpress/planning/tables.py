@@ -2,11 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TextIO
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from cotpress.devices.config import Strategy
@@ -14,10 +11,8 @@ from cotpress.planning.config import PlanConfig
 from cotpress.planning.measure import Usage, computed_dtype
 from cotpress.planning.training import DEVICE_COUNTS, Training
 from cotpress.planning.workload import Work
-from cotpress.terminal import one_line
-
-WIDTH = 110
-"""Fewest columns that a table is laid out for."""
+from cotpress.store.grid import DENSE, WIDTH, Grid, Narrower
+from cotpress.terminal import line_width, one_line, text_width, wrapped
 
 
 def gigabytes(size: float) -> str:
@@ -58,10 +53,14 @@ def smallest(training: Training, room: float) -> str:
     )
 
 
-def show_training(training: Training, assumed: PlanConfig, out: TextIO) -> None:
-    """Memory of a training with every strategy on every number of devices, and the sizes of its files."""
+def show_training(training: Training, assumed: PlanConfig) -> None:
+    """Memory of a training with every strategy on every number of devices, and the sizes of its files.
+
+    Where lines are too long, the larger numbers of devices are left out first, but not the requested one.
+    """
     room, requested = assumed.room, training.requested
-    table = _table("strategy", "checkpointing", *(f"{n} device{'s' if n > 1 else ''}>" for n in DEVICE_COUNTS))
+    devices_of = {f"{n} device{'s' if n > 1 else ''}": n for n in DEVICE_COUNTS}
+    rows = []
     for strategy in (None, Strategy.ddp, Strategy.fsdp2):
         for checkpointing in (False, True):
             cells = []
@@ -69,9 +68,11 @@ def show_training(training: Training, assumed: PlanConfig, out: TextIO) -> None:
                 setting = replace(requested, activation_checkpointing=checkpointing, devices=devices)
                 setting.strategy = strategy or requested.strategy
                 shown = (devices == 1) == (strategy is None)
-                total = training.usage(setting).total if shown else 0.0
-                cells.append(_cell(total, room, requested=setting == requested) if shown else Text(""))
-            table.add_row(strategy.value if strategy else "one device", "yes" if checkpointing else "no", *cells)
+                cells.append(_cell(training.usage(setting).total, room, setting == requested) if shown else "")
+            rows.append((strategy.value if strategy else "one device", "yes" if checkpointing else "no", *cells))
+    others = [Narrower(name) for name, n in reversed(devices_of.items()) if n != requested.devices]
+    headings = ("strategy", "check-\npointing", *devices_of)
+    grid = Grid(headings, tuple(rows), left=2, narrower=(DENSE, *others))
     usage = training.usage(requested)
     where = "one device" if requested.devices == 1 else f"{requested.strategy.value} on {requested.devices} devices"
     parts = ", ".join(f"{part} {gigabytes(size)}" for part, size in usage._asdict().items())
@@ -82,27 +83,27 @@ def show_training(training: Training, assumed: PlanConfig, out: TextIO) -> None:
         f"on disk: {gigabytes(training.result_bytes)} GB when finished; {gigabytes(training.checkpoint_bytes)} GB for "
         "the checkpoint to resume from, twice that while a new one is written",
     ]
-    _print(f"{training.name}: {described(training)}", table, notes, out)
+    _print(f"{training.name}: {described(training)}", grid, notes)
 
 
-def show_uses(uses: Sequence[tuple[str, Usage]], assumed: PlanConfig, out: TextIO) -> None:
+def show_uses(uses: Sequence[tuple[str, Usage]], assumed: PlanConfig) -> None:
     """Memory of a model that is not trained; every device holds all of it."""
-    table = _table("use", *(f"{part}>" for part in ("weights GB", "working GB", "total GB", "free GB")))
+    rows = []
     for name, usage in uses:
         free = assumed.room - usage.total
         sizes = (gigabytes(usage.weights), gigabytes(usage.activations), gigabytes(usage.total))
-        table.add_row(Text(one_line(name)), *sizes, gigabytes(free) if free >= 0 else "does not fit")
-    _print("without training, on each device", table, [], out)
+        rows.append((name, *sizes, gigabytes(free) if free >= 0 else "does not fit"))
+    headings = ("use", *(f"{part}\nGB" for part in ("weights", "working", "total", "free")))
+    narrower = (DENSE, Narrower(headings[2]), Narrower(headings[1]))
+    _print("without training, on each device", Grid(headings, tuple(rows), narrower=narrower), [])
 
 
-def show_hours(parts: Sequence[Work], assumed: PlanConfig, unknown: Sequence[str], out: TextIO) -> None:
+def show_hours(parts: Sequence[Work], assumed: PlanConfig, unknown: Sequence[str]) -> None:
     """GPU hours of a run, part by part, and the parts that are not counted because their size is `unknown`."""
-    table = _table("part", "tokens>", "PFLOP>", "GPU hours>")
-    for part in parts:
-        table.add_row(
-            Text(one_line(part.name)), f"{part.num_tokens:,.0f}", f"{part.flops / 1e15:,.1f}", f"{part.hours:.2f}"
-        )
-    table.add_row("all", "", "", f"{sum(part.hours for part in parts):.2f}")
+    rows = [(part.name, f"{part.num_tokens:,.0f}", f"{part.flops / 1e15:,.1f}", f"{part.hours:.2f}") for part in parts]
+    rows.append(("all", "", "", f"{sum(part.hours for part in parts):.2f}"))
+    headings = ("part", "tokens", "PFLOP", "GPU hours")
+    grid = Grid(headings, tuple(rows), narrower=(DENSE, Narrower("PFLOP"), Narrower("tokens")))
     rates = assumed.rates
     notes = [
         f"assumed (planning.*): {assumed.card.value}: {rates.peak_tflops:g} TFLOP/s, in float32 "
@@ -112,28 +113,29 @@ def show_hours(parts: Sequence[Work], assumed: PlanConfig, unknown: Sequence[str
         f"{assumed.thinking_tokens} + {assumed.response_tokens} tokens of prompt, thinking and response",
         *unknown,
     ]
-    _print("time of the run, an estimate", table, notes, out)
+    _print("time of the run, an estimate", grid, notes)
 
 
-def _cell(total: float, room: float, *, requested: bool) -> Text:
-    style = ("green" if total <= room else "red") + (" bold" if requested else "")
-    return Text(f"{'> ' if requested else ''}{gigabytes(total)} ({(room - total) / 1e9:+.1f})", style=style)
+_FITS, _TOO_LARGE, _REQUESTED = r"[\d.]+ \(\+[\d.]+\)", r"[\d.]+ \(-[\d.]+\)", r"> [\d.]+ \([+-][\d.]+\)"
+"""Cells of `_cell`, for their colours."""
 
 
-def _table(*columns: str) -> Table:
-    """An empty table with these headings; a column whose heading ends with > is aligned to the right."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in columns:
-        table.add_column(heading.removesuffix(">"), justify="right" if heading.endswith(">") else "left", no_wrap=True)
-    return table
+def _cell(total: float, room: float, requested: bool) -> str:
+    return f"{'> ' if requested else ''}{gigabytes(total)} ({(room - total) / 1e9:+.1f})"
 
 
-def _print(title: str, table: Table, notes: Sequence[str], out: TextIO) -> None:
-    console = Console(file=out, soft_wrap=True)
-    if console.width < WIDTH:  # a narrow terminal may break lines, but no number may be cut short
-        console = Console(file=out, soft_wrap=True, width=WIDTH)
-    console.print(Text(one_line(title), style="bold"))
-    console.print(table)
-    for note in notes:
-        console.print(Text(f"  {one_line(note)}"))
+def _print(title: str, grid: Grid, notes: Sequence[str]) -> None:
+    console, width = Console(soft_wrap=True), line_width() or WIDTH
+    narrow = grid.within(width)
+    if missing := grid.given_way(narrow):
+        notes = [*notes, f"not in {width} columns, but in a wider terminal: {'; '.join(missing)}"]
+    for line in wrapped(one_line(title), text_width()):
+        console.print(Text(line, style="bold"))
+    for line in narrow.plain().splitlines():
+        text = Text(line)
+        for pattern, style in ((_FITS, "green"), (_TOO_LARGE, "red"), (_REQUESTED, "bold")):
+            text.highlight_regex(pattern, style)
+        console.print(text)
+    for line in (line for note in notes for line in wrapped(one_line(note), text_width(), "  ")):
+        console.print(Text(line))
     console.print()

@@ -2,20 +2,20 @@
 
 The names of rows contain the settings in which their runs differ. Settings are compared in three steps, each only for
 rows that still look alike: the essentials of the runs, under short names (`condition=question`); all other settings,
-under full names (`data.num_traces=60`); and at last the fingerprint of the artifact with the answers.
+under full names (`data.num_traces=60`). Rows that no setting tells apart are numbered.
 """
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 from cotpress.errors import ArtifactError
 from cotpress.records import PREDICTIONS_FILE, Origin, Prediction, System, SystemResult, Unit
 from cotpress.report.published import Published, published
 from cotpress.report.results import Run, RunResults
-from cotpress.store.artifacts import fingerprint
 from cotpress.store.tables import read_records
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ _OF_SCORERS = frozenset({"scorer", "compression", "reference", "distill", "label
 """Groups of settings without effect on a baseline."""
 _OF_STUDENTS = frozenset({"data", "sft"})
 """Groups of settings without effect on the untuned model."""
-_OF_TABLES = frozenset(
+OF_TABLES = frozenset(
     f"evaluation.{key}" for key in ("baselines", "prompted", "ratios", "budgets", "confidence", "reference_tokenizer")
 )
 """Settings of the rows and measures of a table, without effect on the answers."""
@@ -32,7 +32,6 @@ _FILES = frozenset({"path", "adapter", "start", "writer"})
 """Last parts of settings that may name another file for every seed."""
 _UNITS_OF_SELECTIONS = {"llmlingua_compat": Unit.token.value, "llmlingua2_compat": Unit.word.value}
 """Units that the selections of the releases delete, whatever `compression.granularity` is."""
-_HASH_CHARS = 8
 _ESSENTIALS, _SETTINGS = 0, 1
 """Places in `_Shown.traits`."""
 
@@ -53,6 +52,7 @@ class Comparison:
         runs: The runs that the rows are from.
         systems: Identity of each row of `runs` without its seed, by `row_key`.
         granularities: Unit that the compression deleted, by name and requested ratio of a row, where it had any.
+        numbered: Run directories by the names of the rows that no setting tells apart.
     """
 
     model: str
@@ -63,11 +63,20 @@ class Comparison:
     systems: Mapping[object, System] = field(default_factory=dict)
     granularities: Mapping[tuple[str, float], str] = field(default_factory=dict)
     margin: float = MARGIN
+    numbered: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
         """`model on benchmark`."""
         return f"{self.model} on {self.benchmark}"
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of guessing one option of a multiple-choice benchmark; 0 for benchmarks with free answers."""
+        settings = (run.results.settings.get("benchmark", {}) for run in self.runs)
+        options = [1 + len(benchmark.get("wrong_columns") or ()) for benchmark in settings]
+        most = max(options, default=1)
+        return 1 / most if most > 1 else 0.0
 
     def published(self, row: SystemResult) -> Published | None:
         """Return the published counterpart of a row, if there is one."""
@@ -142,29 +151,34 @@ def answers_of(comparison: Comparison) -> Answers:
 
 def _comparison(model: str, benchmark: str, confidence: float, runs: Sequence[Run]) -> Comparison:
     by_key: dict[object, list[tuple[SystemResult, RunResults]]] = {}
+    paths: dict[object, Path] = {}
     for run in runs:
         for row in run.results.rows:
-            by_key.setdefault(row_key(row, run.results.seed), []).append((row, run.results))
+            key = row_key(row, run.results.seed)
+            by_key.setdefault(key, []).append((row, run.results))
+            paths.setdefault(key, run.path)
     shown_rows = []
     for key, members in by_key.items():
         traits = _Traits.agreed(members, lambda r: r.essentials), _Traits.agreed(members, lambda r: r.settings)
         row = members[0][0]
         shown_rows.append(_Shown(key, row, {run.seed for _, run in members}, traits, row.source))
-    _distinguish(shown_rows)
+    numbered = _distinguish(shown_rows)
     several_seeds = len({run.results.seed for run in runs}) > 1
-    named, granularities = [], {}
+    named, granularities, places = [], {}, {}
     for shown in shown_rows:
         seed = min(shown.seeds) if several_seeds and len(shown.seeds) == 1 else None
         system = replace(shown.system, seed=seed)
         named.append(replace(shown.row, system=system.label, identity=system))
         if (unit := shown.traits[_ESSENTIALS].granularity) is not None:
             granularities[system.label, shown.row.target_ratio] = unit
+        if shown.key in numbered:
+            places[system.title] = paths[shown.key]
     order = list(dict.fromkeys(row.system for row in named))
     rows = sorted(named, key=lambda r: (not r.source.is_baseline, order.index(r.system), -r.target_ratio))
     systems = {shown.key: shown.system for shown in shown_rows}
     return Comparison(
         model=model, benchmark=benchmark, confidence=confidence, rows=tuple(rows), runs=tuple(runs), systems=systems,
-        granularities=granularities,
+        granularities=granularities, numbered=places,
     )  # fmt: skip
 
 
@@ -197,8 +211,8 @@ class _Traits:
         known: list[tuple[dict[str, str], set[str]]] = []
         for row, run in members:
             apart = _without_effect(row.source)
-            flat = _flat(settings_of(run))
-            values = {k: v for k, v in flat.items() if k not in _OF_TABLES and k.partition(".")[0] not in apart}
+            all_values = flat(settings_of(run))
+            values = {k: v for k, v in all_values.items() if k not in OF_TABLES and k.partition(".")[0] not in apart}
             if values:
                 seeds = {k for k, v in values.items() if k.rpartition(".")[2] == "seed" and v == str(run.seed)}
                 known.append((values, seeds))
@@ -234,16 +248,22 @@ class _Shown:
         self.system = replace(self.system, settings=(*self.system.settings, *settings))
 
 
-def _distinguish(rows: Sequence[_Shown]) -> None:
-    """Name the differences between rows until equal identities are one system under several seeds."""
+def _distinguish(rows: Sequence[_Shown]) -> set[object]:
+    """Name the differences between rows until equal identities are one system under several seeds.
+
+    Return the keys of the rows that no setting tells apart, and which are therefore numbered.
+    """
     _name_settings(rows, _ESSENTIALS, lambda keys: {key: key.rpartition(".")[2] for key in keys})
     while _name_settings(rows, _SETTINGS, _grouped):
         pass  # the name of a config group stands for its settings, and may be equal in all
+    numbered: set[object] = set()
     for group in _namesakes(rows):
-        for shown in group:
-            if any(_same_place(shown, other) for other in group if other is not shown):
-                artifact = shown.row.artifacts.get("evaluate", "").rpartition("/")[2]
-                shown.add([("", (artifact or fingerprint({"row": repr(shown.key)}))[:_HASH_CHARS])])
+        places = [[other for other in group if _same_place(shown, other)] for shown in group]
+        for shown, same in zip(group, places, strict=True):
+            if len(same) > 1:
+                shown.add([("", f"#{same.index(shown) + 1}")])
+                numbered.add(shown.key)
+    return numbered
 
 
 def _name_settings(rows: Sequence[_Shown], which: int, named: Callable[[Sequence[str]], Mapping[str, str]]) -> bool:
@@ -264,15 +284,15 @@ def _namesakes(rows: Sequence[_Shown]) -> list[list[_Shown]]:
     return list(groups.values())
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Return nested settings by dotted key, each value in one line, without the ratio, which has its own column."""
-    flat: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
+            texts |= flat(value, f"{prefix}{key}.")
         elif key != "ratio":
-            flat[f"{prefix}{key}"] = str(value).replace("\n", "\\n")
-    return flat
+            texts[f"{prefix}{key}"] = str(value).replace("\n", "\\n")
+    return texts
 
 
 def _mistakable(first: _Shown, second: _Shown) -> bool:

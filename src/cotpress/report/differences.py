@@ -30,7 +30,8 @@ from cotpress.statistics import (
     seed_grids,
     simultaneous,
 )
-from cotpress.store.grid import Grid, csv_text, interval_cells, interval_columns
+from cotpress.store.grid import Grid, Narrower, csv_text, interval_cells, interval_columns
+from cotpress.terminal import wrapped
 
 FEWEST_SEEDS = 3
 """Seeds that a verdict needs."""
@@ -210,15 +211,16 @@ def verdict(against_original: Interval, num_seeds: int, margin: float) -> str:
 
 
 def seeds_grid(rows: Sequence[SeedsRow]) -> Grid:
-    """Return the rows as texts."""
+    """Return the rows as texts; where there is little room, system, asked ratio, accuracy and verdict stay."""
     headings = (
-        "System", "ratio: asked/actual", "accuracy % [CI]", "each seed, %", "questions", "vs Original, points [CI]",
-        "verdict", "generated tokens [CI]",
+        "System", "asked\nratio", "kept in\ntraining", "accuracy %\n[CI]", "each seed, %", "questions",
+        "vs Original,\npoints [CI]", "verdict", "generated\ntokens [CI]",
     )  # fmt: skip
     cells = tuple(
         (
             row.system,
-            f"{row.asked}/{'-' if row.actual_ratio is None else f'{row.actual_ratio:.2f}'}",
+            row.asked,
+            "-" if row.actual_ratio is None else f"{row.actual_ratio:.2f}",
             percent_interval(row.accuracy),
             ", ".join(f"{100 * accuracy:.1f}" for _, accuracy in row.by_seed),
             str(row.accuracy.n),
@@ -228,7 +230,7 @@ def seeds_grid(rows: Sequence[SeedsRow]) -> Grid:
         )
         for row in rows
     )
-    return Grid(headings, cells)
+    return Grid(headings, cells, narrower=tuple(Narrower(headings[place]) for place in (4, 2, 5, 8, 6)))
 
 
 def seeds_note(rows: Sequence[SeedsRow], comparison: Comparison) -> str:
@@ -241,14 +243,16 @@ def seeds_note(rows: Sequence[SeedsRow], comparison: Comparison) -> str:
     )
 
 
-def verdict_lines(rows: Sequence[SeedsRow], comparison: Comparison) -> list[str]:
-    """Return the verdicts over several seeds and the note that explains them, for a terminal; none without Original."""
-    lines = [
-        f"  {row.system} at {row.target_ratio:g}: {row.verdict}, {difference(row.against_original)} points"
+def verdict_lines(rows: Sequence[SeedsRow], comparison: Comparison, width: int | None = None) -> list[str]:
+    """Return the verdicts over several seeds and the note that explains them, for a terminal of a `width`; none without
+    Original."""
+    texts = [
+        f"{row.system} at {row.target_ratio:g}: {row.verdict}, {difference(row.against_original)} points"
         for row in rows
         if row.against_original is not None
     ]
-    return [seeds_note(rows, comparison), *lines, ""] if lines else []
+    verdicts = [line for text in texts for line in wrapped(text, width, "  ")]
+    return [*wrapped(seeds_note(rows, comparison), width), *verdicts, ""] if texts else []
 
 
 def _level_note(number: int, noun: str, confidence: float) -> str:

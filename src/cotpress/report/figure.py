@@ -16,18 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from cotpress.records import Interval, Origin, SystemResult
 from cotpress.report.comparison import Comparison
+from cotpress.report.palette import INK, ORIGINAL_STYLE, VARIABLES, styles
 from cotpress.store.artifacts import replaced
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A00")
-"""Okabe and Ito's palette, distinguishable with every common colour blindness, with a darker yellow for white paper.
-Each colour goes with a marker of its own."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-INK, SOFT, FAINT, PAGE = "#222222", "#666666", "#dddddd", "#ffffff"
+SOFT, FAINT, PAGE = "#666666", "#dddddd", "#ffffff"
 _VARIABLES = {INK: "--ink", SOFT: "--soft", FAINT: "--line", PAGE: "--figure"} | {
-    colour: f"--c{i}" for i, colour in enumerate(COLOURS)
+    light: name for name, (light, _) in VARIABLES.items()
 }
 _SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "cotpress",
@@ -56,9 +53,15 @@ _SETTINGS: dict[Any, Any] = {
 }
 
 
-def style(index: int) -> tuple[str, str]:
-    """Return colour and marker of the series with this number; pairs repeat after 49."""
-    return COLOURS[index % len(COLOURS)], MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
+PICTURE_WIDTH = 6.4
+"""Inches; text of 10 points can then be read on a page of a phone's width."""
+
+
+def legend_size(labels: Sequence[str]) -> tuple[int, float]:
+    """Return the number of columns of a legend below a figure, and its height in inches."""
+    longest = max(map(len, labels), default=0)
+    columns = 3 if longest <= 20 else 2 if longest <= 36 else 1
+    return columns, 0.1 + 0.21 * math.ceil(len(labels) / columns)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,27 +139,35 @@ class Picture:
         return out.getvalue()
 
 
-def pareto_front(rows: Sequence[SystemResult]) -> list[SystemResult]:
+def pareto_front(rows: Sequence[SystemResult], chance: float = 0.0) -> list[SystemResult]:
     """Return the rows on the Pareto front, from few generated tokens to many.
 
     A row is on it unless another one has at least its accuracy with at most its tokens, and is better in one of them.
-    So of rows with equal accuracy and tokens all are on it, or none.
+    So of rows with equal accuracy and tokens all are on it, or none. Short answers alone put no row on it: rows take
+    no part whose interval of the accuracy lies wholly below that of Original (of each, if there are several), or
+    reaches down to `chance`, the accuracy of guessing.
     """
+    lowest = min((r.accuracy.low for r in rows if r.source.origin is Origin.original), default=0.0)
+    able = [r for r in rows if r.accuracy.high >= lowest and r.accuracy.low > chance]
 
     def place(row: SystemResult) -> tuple[float, float]:
         return row.mean_tokens.value, -row.accuracy.value
 
     front: list[SystemResult] = []
-    for row in sorted(rows, key=place):
+    for row in sorted(able, key=place):
         if not front or row.accuracy.value > front[-1].accuracy.value or place(row) == place(front[-1]):
             front.append(row)
     return front
 
 
+PARETO = "Pareto front"
+
+
 def accuracy_picture(comparison: Comparison, suffix: str = "") -> Picture:
     """Plot accuracy against generated tokens, with intervals and the Pareto front."""
     rows, level = comparison.rows, f"{100 * comparison.confidence:g} % CI"
-    front = pareto_front(rows)
+    columns, height = legend_size([name for name, *_ in _systems(rows)] + [PARETO])
+    front = pareto_front(rows, comparison.chance)
     named = ", ".join(
         f"{r.system}{'' if r.target_ratio == 1 else f' at {r.target_ratio:g}'}: "
         f"{100 * r.accuracy.value:.1f} % at {r.mean_tokens.value:.0f} tokens"
@@ -169,7 +180,7 @@ def accuracy_picture(comparison: Comparison, suffix: str = "") -> Picture:
         axes = figure.add_subplot()
         x, y = _points(front)
         if len(x) > 1:
-            axes.step(x, y, where="post", color=SOFT, linestyle=":", linewidth=1.5, label="Pareto front", zorder=1)
+            axes.step(x, y, where="post", color=SOFT, linestyle=":", linewidth=1.5, label=PARETO, zorder=1)
         for name, series, colour, marker, size in _systems(rows):
             x, y = _points(series)
             axes.plot(x, y, color=colour, marker=marker, markersize=size, linewidth=1.4, label=name, zorder=3)
@@ -187,15 +198,16 @@ def accuracy_picture(comparison: Comparison, suffix: str = "") -> Picture:
         xlabel, ylabel = f"generated tokens per answer (mean, {level})", f"accuracy in % ({level})"
         axes.set(title=comparison.title, xlabel=xlabel, ylabel=ylabel)
         axes.margins(x=0.08, y=0.1)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+        figure.legend(loc="outside lower center", ncols=columns, fontsize=9)
 
     return Picture(
         name=f"plot{suffix}",
         title=f"{comparison.title}: accuracy against generated tokens",
-        description=f"Each point is a student at an asked ratio. On the Pareto front: {named}.",
-        size=(8.0, 4.8),
+        description=f"Each point is a student at an asked ratio. On the Pareto front: {named or 'none'}.",
+        size=(PICTURE_WIDTH, 4.2 + height),
         draw=draw,
-        caption="Up and to the left is better. Bars are intervals, numbers at the points the asked ratio.",
+        caption="Up and to the left is better. Bars are intervals, numbers at the points the asked ratio. The Pareto "
+        "front leaves out what is less accurate than Original beyond the intervals.",
     )
 
 
@@ -205,6 +217,9 @@ def ratio_picture(comparison: Comparison, suffix: str = "") -> Picture | None:
     compressed = [r for r in shown if r.target_ratio < 1]
     if not compressed:
         return None
+    lines = {"as asked", *(f"{r.system}: written" for r in compressed if r.generated_ratio is not None)}
+    lines |= {f"{r.system}: kept" for r in compressed if r.actual_ratio is not None}
+    columns, height = legend_size(sorted(lines))
     texts = (
         f"{r.system} asked {r.target_ratio:g}, kept {_number(r.actual_ratio)}, wrote {_number(r.generated_ratio)}"
         for r in compressed
@@ -224,20 +239,20 @@ def ratio_picture(comparison: Comparison, suffix: str = "") -> Picture | None:
                 axes.plot(*zip(*wrote, strict=True), **look, markersize=size, linewidth=1.4, label=f"{name}: written")
             if kept:
                 look |= {"markerfacecolor": "none", "linestyle": "--"}
-                label = f"{name}: kept for training"
+                label = f"{name}: kept"
                 axes.plot(*zip(*kept, strict=True), **look, markersize=size + 3, linewidth=1, label=label, zorder=2)
         axes.set(title=comparison.title, xlabel="asked ratio", ylabel="actual ratio")
         axes.margins(0.08)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+        figure.legend(loc="outside lower center", ncols=columns, fontsize=9)
 
     return Picture(
         name=f"ratios{suffix}",
         title=f"{comparison.title}: asked against actual ratio",
         description=f"On the diagonal, students get what was asked for. {'; '.join(texts)}.",
-        size=(8.0, 4.4),
+        size=(PICTURE_WIDTH, 4.2 + height),
         draw=draw,
         caption="Filled: generated tokens relative to those without compression. "
-        "Open: thinking tokens kept for training.",
+        "Open: thinking tokens kept in training.",
     )
 
 
@@ -245,13 +260,17 @@ def _systems(rows: Sequence[SystemResult]) -> list[tuple[str, list[SystemResult]
     """Return label, rows by ratio, colour, marker and marker size of every system, Original last and thus on top."""
     by_name: dict[str, list[SystemResult]] = {}
     for row in sorted(rows, key=lambda r: r.target_ratio):
-        by_name.setdefault(row.system, []).append(row)
-    originals = {row.system for row in rows if row.source.origin is Origin.original}
+        by_name.setdefault(row.source.label, []).append(row)
     # Scorers first, so that each has the same colour here and in the token viewer.
     compressed = {row.system for row in rows if row.is_compressed}
-    names = sorted(dict.fromkeys(row.system for row in rows), key=lambda name: name not in compressed)
-    usual = [(name, by_name[name], *style(i), 7.0) for i, name in enumerate(n for n in names if n not in originals)]
-    return [*usual, *((name, by_name[name], INK, "*", 14.0) for name in names if name in originals)]
+    ordered = sorted(rows, key=lambda row: row.system not in compressed)
+    looks = styles(row.source for row in ordered)
+    drawn = [
+        (name, series, look.colour, look.marker, 14.0 if look is ORIGINAL_STYLE else 7.0)
+        for name, look in looks.items()
+        if (series := by_name[name])
+    ]
+    return sorted(drawn, key=lambda system: system[-1])
 
 
 def _number(value: float | None) -> str:

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 from cotpress.progress import duration
 from cotpress.records import Interval, SystemResult
 from cotpress.report import differences as paired
+from cotpress.report import palette
+from cotpress.report.advice import advice
 from cotpress.report.comparison import Comparison, answers_of
 from cotpress.report.figure import Picture, accuracy_picture, pareto_front, ratio_picture
 from cotpress.report.results import Unfinished
-from cotpress.report.table import Column, columns, csv_table, detail_columns, markdown_table, notes
+from cotpress.report.table import Column, csv_table, detail_columns, markdown_table, notes, results_grid
 from cotpress.report.tokens import Deletions
 from cotpress.report.work import Work
 from cotpress.store.grid import Grid
@@ -45,6 +47,11 @@ class Table:
     note: str = ""
     bars: Sequence[Sequence[tuple[float, ...] | None]] = ()
     front: Sequence[int] = ()
+
+    @property
+    def extras(self) -> list[int]:
+        """Places of the columns that a narrow page shows on demand."""
+        return self.grid.extras
 
     @property
     def markdown(self) -> str:
@@ -97,7 +104,7 @@ def render(page: Page) -> str:
         page=page,
         viewer=None if page.viewer is None else json_in_html(page.viewer),
         figure_number=itertools.count(1).__next__,
-        style=_asset("style.css"),
+        style=palette.css() + _asset("style.css"),
         script=_asset("viewer.js"),
     )
     return text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates of names and texts become question marks
@@ -124,13 +131,13 @@ def section(comparison: Comparison, suffix: str) -> Section:
         note = paired.seeds_note(systems, comparison)
         seeds = Table(f"{title}, over all seeds", paired.seeds_grid(systems), note=note)
         files |= {f"seeds{suffix}.csv": paired.seeds_csv(systems), f"seeds{suffix}.md": seeds.markdown}
-    front = pareto_front(rows) if len(rows) > 1 else []
-    grid = _grid(rows, columns(comparison, on_page=True))
+    front = pareto_front(rows, comparison.chance) if len(rows) > 1 else []
+    grid = results_grid(comparison, on_page=True)
     front_rows = [i for i, row in enumerate(rows) if row in front]
     return Section(
         title=title,
         table=Table(title, grid, bars=_bars(rows, grid.headings), front=front_rows),
-        notes=notes(comparison),
+        notes=[*notes(comparison), *advice(comparison)],
         details=Table(f"{title}, more numbers", _grid(rows, detail_columns(rows))),
         pictures=list(filter(None, [accuracy_picture(comparison, suffix), ratio_picture(comparison, suffix)])),
         differences=differences,
@@ -162,14 +169,14 @@ def unfinished_table(unfinished: Sequence[Unfinished]) -> Table | None:
 
 def _grid(rows: Sequence[SystemResult], columns: Sequence[Column]) -> Grid:
     cells = tuple(tuple(column.cell(row) for column in columns) for row in rows)
-    return Grid(tuple(column.heading.replace("\n", " ") for column in columns), cells)
+    return Grid(tuple(column.heading for column in columns), cells)
 
 
 def _bars(rows: Sequence[SystemResult], headings: Sequence[str]) -> list[list[tuple[float, ...] | None]]:
     most = max((x for r in rows for x in (r.mean_tokens.high, r.mean_tokens.value) if math.isfinite(x)), default=1.0)
     bars = []
     for row in rows:
-        by_start = {"accuracy % [": _bar(row.accuracy, 1.0), "generated tokens": _bar(row.mean_tokens, most)}
+        by_start = {"accuracy %\n[": _bar(row.accuracy, 1.0), "generated\ntokens": _bar(row.mean_tokens, most)}
         bars.append([next((bar for start, bar in by_start.items() if h.startswith(start)), None) for h in headings])
     return bars
 

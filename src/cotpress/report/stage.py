@@ -16,6 +16,7 @@ from cotpress.errors import ArtifactError
 from cotpress.invocation import as_typed
 from cotpress.records import CONFIG_FILE, RESULTS_FILE
 from cotpress.report import page as pages
+from cotpress.report.advice import advice, is_less_accurate, runs_beside
 from cotpress.report.comparison import MARGIN, Comparison, answers_of, compare
 from cotpress.report.differences import over_seeds, verdict_lines
 from cotpress.report.results import WITH_RUNS, Collection, Run, Sources, collect, collect_sweep, read_results
@@ -28,6 +29,7 @@ from cotpress.store.artifacts import write_text_atomic
 from cotpress.store.paths import safe_name
 from cotpress.store.redaction import print_lines
 from cotpress.store.sweeps import JobNote, JobState, Sweep
+from cotpress.terminal import text_width, wrapped
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +165,8 @@ def show_run(run_dir: Path) -> None:
     """
     results = read_results(run_dir)
     (comparison,) = compare([Run(path=run_dir, results=results)])
-    show(comparison, f"{comparison.title}, seed {results.seed}")
+    further = advice(comparison, runs_beside(run_dir)) if any(map(is_less_accurate, comparison.rows)) else []
+    show(comparison, f"{comparison.title}, seed {results.seed}", further)
     print_lines(*student_lines(run_dir), f"run directory: {run_dir}")
 
 
@@ -184,14 +187,15 @@ def _ended(made: Sequence[str], students: Sequence[str], folder: Path) -> list[s
 def show_collection(collection: Collection, output: Path, margin: float = MARGIN) -> None:
     """Show the tables of all runs, the verdicts over several seeds, the runs without results with their reasons, and
     the path of the report."""
+    width = text_width()
     for comparison in compare(collection.runs, margin):
-        show(comparison, comparison.title)
-        print_lines(*verdict_lines(over_seeds(comparison, answers_of(comparison)), comparison))
+        show(comparison, comparison.title, advice(comparison))
+        print_lines(*verdict_lines(over_seeds(comparison, answers_of(comparison)), comparison, width))
     if collection.unfinished:
         print_lines(f"not in the table: {len(collection.unfinished)}")
         for missing in collection.unfinished:
             reason = textwrap.shorten(missing.reason, REASON_WIDTH, placeholder=" …")
-            print_lines(f"  {reason} ({missing.path})")
+            print_lines(*wrapped(f"{reason} ({missing.path})", width, "  "))
         print_lines("")
     print_lines(f"report: {output / 'report.html'}")
 

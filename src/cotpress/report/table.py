@@ -1,12 +1,14 @@
 """Results table: its columns, its notes, and its forms for terminals, documents and CSV.
 
-Every accuracy stands with its interval and its n; ratios are requested / kept in training / generated. Notes below the
-table say whether answers get longer with the ratio and never longer than without compression: students may write more
-as the ratio falls, as in the table of the CTS paper, which a list of accuracies hides.
+Every accuracy stands with its interval and its n. Three ratios have columns of their own: the one that was asked for,
+the share of the thinking that was kept in training, and the tokens that the student has written, relative to Original.
+Notes below the table say whether answers get longer with the ratio and never longer than without compression: students
+may write more as the ratio falls, as in the table of the CTS paper, which a list of accuracies hides.
+
+`_NARROWER` decides which columns a narrow terminal lacks; pages, Markdown and CSV have all of them.
 """
 
 import itertools
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -15,16 +17,10 @@ from cotpress.records import AT_RATIO_ONE, Interval, Origin, SystemResult, Train
 from cotpress.report.comparison import Comparison
 from cotpress.report.published import COUNTS
 from cotpress.report.results import INTERVALS
-from cotpress.store.grid import Grid, csv_text, interval_cells, interval_columns
+from cotpress.store.grid import DENSE, WIDTH, Grid, Narrower, csv_text, interval_cells, interval_columns
 from cotpress.store.redaction import print_lines
-from cotpress.terminal import one_line
+from cotpress.terminal import line_width, one_line, text_width, wrapped
 
-_NAME_ROOM = 12
-"""Characters of a longer name that columns are left out for."""
-_FRAME = 3
-"""Characters of a line on a terminal beside the columns and two between each two of them."""
-WIDTH = 120
-"""Longest line of the table in characters."""
 LONGER = "^"
 """Mark of the generated ratio of a student that writes more than the system it is compared with."""
 _SCALARS = (
@@ -42,6 +38,7 @@ class Column(NamedTuple):
 
 
 _NAMES = Column("System", lambda r: r.system)
+_ASKED = Column("asked\nratio", lambda r: r.asked)
 _COLUMNS = (
     Column("accuracy %\n[{level} CI]", lambda r: percent_interval(r.accuracy)),
     Column("n", lambda r: f"{r.accuracy.n}x{r.num_samples}" if r.num_samples > 1 else str(r.accuracy.n)),
@@ -53,13 +50,28 @@ _COLUMNS = (
 )
 
 _NARROWER = (
-    {"s per\nanswer": None},
-    {"generated\ntokens [CI]": Column("generated\ntokens", lambda r: _count(r.mean_tokens.value))},
+    Narrower("s per\nanswer"),
+    DENSE,
+    Narrower("generated\ntokens [CI]", "generated\ntokens"),
+    Narrower("kept in\ntraining"),
+    Narrower("cut off/\nloops %"),
+    Narrower("thinking\ntokens"),
+    Narrower("paper's\ncount"),
+    Narrower("tokens in paper's\ncount [CI]"),
+    Narrower("n"),
+    Narrower("written\nratio"),
+    Narrower("vs Original,\npoints [CI]", "points vs\nOriginal"),
+    Narrower("published"),
+    Narrower("tokens\npublished"),
+    Narrower("accuracy %\npublished"),
+    Narrower("points vs\nOriginal"),
 )
-"""Columns that a table of limited width leaves out or replaces, in this order, until it fits."""
+"""What a table with too long lines leaves out, the least important first. System, the asked ratio, accuracy
+with its interval, and generated tokens always stay. A page has all columns; where it is narrow, it shows the others on
+demand."""
 
 _DETAILS = (
-    Column("asked\nratio", lambda r: r.asked),
+    _ASKED,
     Column("standard\nerror", lambda r: "-" if r.standard_error is None else f"{100 * r.standard_error:.2f}"),
     Column("training\ntokens", lambda r: change(r.training_reduction)),
     Column("tokens vs\nOriginal", lambda r: change(r.inference_reduction)),
@@ -77,8 +89,9 @@ def columns(comparison: Comparison, *, on_page: bool = False) -> list[Column]:
     Without any they are left out.
     """
     level, published = f"{100 * comparison.confidence:g} %", comparison.published
-    asked = Column("ratio: asked/\nactual/written", partial(ratios, with_original=_has_original(comparison.rows)))
-    shown = [_NAMES, asked, *(Column(heading.format(level=level), cell) for heading, cell in _COLUMNS)]
+    written_ratio = Column("written\nratio", partial(written, with_original=_has_original(comparison.rows)))
+    ratios = (_ASKED, Column("kept in\ntraining", _kept), written_ratio)
+    shown = [_NAMES, *ratios, *(Column(heading.format(level=level), cell) for heading, cell in _COLUMNS)]
     if not any(map(published, comparison.rows)):
         return shown
 
@@ -123,16 +136,18 @@ def _accuracy_at(budget: int, row: SystemResult) -> Interval | None:
     return next((b.accuracy for b in row.accuracy_at_budgets if b.budget == budget), None)
 
 
-def ratios(row: SystemResult, *, with_original: bool = True) -> str:
-    """Return `0.5/0.52/0.61`: requested, kept in training, generated; `^` if the student writes more than without
-    compression. Nothing is requested of traces with a length of their own: `own/0.52/0.61`.
+def written(row: SystemResult, *, with_original: bool = True) -> str:
+    """Return the ratio of the generated tokens, with `^` if the student writes more than without compression.
 
     In a table without Original, a model at ratio 1 would only be compared with itself, and has `-`.
     """
-    written = _number(row.generated_ratio, 2) + (LONGER if row.lengthened and row.is_compressed else "")
     if not with_original and _is_itself(row):
-        written = "-"
-    return f"{row.asked}/{_number(row.actual_ratio, 2)}/{written}"
+        return "-"
+    return _number(row.generated_ratio, 2) + (LONGER if row.lengthened and row.is_compressed else "")
+
+
+def _kept(row: SystemResult) -> str:
+    return _number(row.actual_ratio, 2)
 
 
 def _has_original(rows: Sequence[SystemResult]) -> bool:
@@ -257,17 +272,33 @@ def notes(comparison: Comparison) -> list[str]:
     printed = [p for r in rows if (p := comparison.published(r)) is not None]
     sources = [f"{p.source}, accuracy % @ tokens, no interval; {_COUNTED[p.protocol]}" for p in printed]
     texts = dict.fromkeys([*sources, *(p.note for p in printed if p.note)])
-    level = f"{100 * comparison.confidence:g} % intervals, each by itself, cover questions alone, not other seeds"
     lines = [
-        *([level] if comparison.runs else []),
+        *(_column_notes(comparison) if comparison.runs else []),
         *control_notes(rows),
         *_written_notes(rows),
         *_loss_notes(rows),
         *_training_notes(rows),
         *(f"published: {text}" for text in texts),
         *_unit_notes(comparison),
+        *_numbered_notes(comparison),
     ]
     return [one_line(line) for line in lines]
+
+
+def _column_notes(comparison: Comparison) -> list[str]:
+    """Return what the intervals cover, and what the three ratios are of."""
+    rows, numbers = comparison.rows, {row.accuracy.n for row in comparison.rows}
+    questions = f"the {numbers.pop()} questions" if len(numbers) == 1 else "questions"
+    level = f"{100 * comparison.confidence:g} % intervals, each by itself, cover {questions} alone, not other seeds"
+    if not _has_original(rows):
+        return [level]
+    own = dict.fromkeys(row.system for row in rows if row.generated_against == AT_RATIO_ONE)
+    against = f"; of {', '.join(own)} relative to the same student at ratio 1" if own else ""
+    return [
+        level,
+        "ratios: asked for and kept, of the thinking in training; written, of the tokens that Original generates"
+        f"{against}",
+    ]
 
 
 def _unit_notes(comparison: Comparison) -> list[str]:
@@ -277,6 +308,12 @@ def _unit_notes(comparison: Comparison) -> list[str]:
         return []
     units = _grouped([(row, str(comparison.granularity(row))) for row in rows])
     return [f"published numbers are of single tokens (compression.granularity=token); rows without them: {units}"]
+
+
+def _numbered_notes(comparison: Comparison) -> list[str]:
+    """Return a sentence about rows that no setting tells apart."""
+    runs = ", ".join(f"{name} is of {path}" for name, path in comparison.numbered.items())
+    return [f"numbered rows differ in no setting: {runs}"] if runs else []
 
 
 def _written_notes(rows: Sequence[SystemResult]) -> list[str]:
@@ -367,30 +404,32 @@ def _grouped(values: Sequence[tuple[SystemResult, str]]) -> str:
     return ", ".join(parts)
 
 
-def results_grid(comparison: Comparison, width: int | None = None, gap: int = 1) -> Grid:
-    """Return the main table as texts, with headings of two lines and the whole names of the systems.
+def results_grid(comparison: Comparison, *, on_page: bool = False) -> Grid:
+    """Return the main table as texts, with headings of two lines and the whole names of the systems."""
+    headings, cells = zip(*columns(comparison, on_page=on_page), strict=True)
+    rows = tuple(tuple(cell(row) for cell in cells) for row in comparison.rows)
+    return Grid(headings, rows, narrower=_NARROWER)
 
-    Where its lines exceed a `width` with `gap` characters between columns, columns are left out, and at last names are
-    shortened.
+
+def plain_table(
+    comparison: Comparison,
+    title: str = "",
+    width: int | None = None,
+    *,
+    notes_width: int | None = None,
+    further: Sequence[str] = (),
+) -> str:
+    """Return the table as aligned text with its notes and `further` ones below it.
+
+    Its lines have at most `width` characters, by default 120; without a `notes_width` each note is one line.
     """
-    shown = columns(comparison)
-    grid = _grid(shown, comparison.rows)
-    for narrower in _NARROWER:
-        if width is None or grid.narrowest(_NAME_ROOM, gap) <= width:
-            break
-        shown = [c for column in shown if (c := narrower.get(column.heading, column)) is not None]
-        grid = _grid(shown, comparison.rows)
-    return grid if width is None else grid.fitted(width, gap)
-
-
-def _grid(shown: Sequence[Column], rows: Sequence[SystemResult]) -> Grid:
-    headings, cells = zip(*shown, strict=True)
-    return Grid(headings, tuple(tuple(cell(row) for cell in cells) for row in rows))
-
-
-def plain_table(comparison: Comparison, title: str = "") -> str:
-    """Return the table as aligned text of at most 120 characters a line, with notes below it."""
-    text = results_grid(comparison, WIDTH).plain(WIDTH) + "".join(f"  {note}\n" for note in notes(comparison))
+    grid = results_grid(comparison)
+    narrow = grid.within(width or WIDTH)
+    sentences = [*notes(comparison), *further]
+    if missing := grid.given_way(narrow):
+        sentences.append(f"not in {width or WIDTH} columns, but in report.html: {'; '.join(missing)}")
+    lines = (line for sentence in sentences for line in wrapped(sentence, notes_width, "  "))
+    text = narrow.plain() + "".join(f"{line}\n" for line in lines)
     return f"{title}\n{text}" if title else text
 
 
@@ -419,31 +458,7 @@ def csv_table(comparison: Comparison) -> str:
     return csv_text(["system", "n", *_SCALARS, *interval_columns(named), *papers], lines)
 
 
-def show(comparison: Comparison, title: str) -> None:
-    """Write the table to standard output: with lines on a terminal, else as plain text."""
-    if not sys.stdout.isatty():
-        print_lines(*plain_table(comparison, one_line(title)).split("\n"))
-        return
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(
-        title=Text(one_line(title)),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        collapse_padding=True,
-    )
-    grid = results_grid(comparison, max(Console().width, WIDTH) - _FRAME, gap=2)
-    for i, heading in enumerate(grid.headings):
-        table.add_column(heading, justify="right" if i else "left", vertical="bottom", no_wrap=True)
-    for cells in grid.rows:
-        table.add_row(*map(Text, cells))  # Text: a name is no markup
-    console = Console()
-    if console.width < WIDTH:  # a narrow terminal may break lines, but no number may be cut short
-        console = Console(width=WIDTH)
-    console.print(table)
-    for note in notes(comparison):
-        console.print(Text(f"  {note}"))
+def show(comparison: Comparison, title: str, further: Sequence[str] = ()) -> None:
+    """Write the table with `further` notes to standard output, in the width of the terminal."""
+    text = plain_table(comparison, one_line(title), line_width(), notes_width=text_width(), further=further)
+    print_lines(*text.split("\n"))

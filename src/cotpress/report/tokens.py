@@ -21,7 +21,8 @@ from cotpress.errors import ArtifactError
 from cotpress.modeling.segments import owners
 from cotpress.modeling.selection import PERCENTS, RankedTrace, SharedTrace, num_to_keep
 from cotpress.records import RANKING_FILE, SEGMENT_STARTS, SHARES_FILE, TRACES_FILE, Span, Trace, Unit
-from cotpress.report.figure import SOFT, Picture, style
+from cotpress.report.figure import PICTURE_WIDTH, SOFT, Picture, legend_size
+from cotpress.report.palette import style
 from cotpress.report.results import Run, Sources, StageRecord
 from cotpress.report.token_kinds import TokenKind, token_kinds
 from cotpress.store.artifacts import Artifact
@@ -336,25 +337,28 @@ def deletion_picture(panels: Sequence[Deletions], percent: int) -> Picture | Non
         for ranker, shares in zip(panel.rankers, panel.share(percent), strict=True)
     ]
 
+    columns, height = legend_size([*panels[0].rankers, "of all tokens"])
+
     def draw(figure: "Figure") -> None:
-        all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        heights = [len(panel.names) + 3 for panel in panels]
+        all_axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
         for axes, panel in zip(all_axes, panels, strict=True):
             places = range(len(panel.names))
             axes.axvline(100 - percent, color=SOFT, linestyle=":", linewidth=1.5, label="of all tokens")
             for i, (ranker, shares) in enumerate(zip(panel.rankers, 100 * panel.share(percent), strict=True)):
-                colour, marker = style(i)
+                colour, _, marker = style(i)
                 axes.plot(shares, places, color=colour, marker=marker, markersize=8, linestyle="none", label=ranker,
                           alpha=0.9)  # fmt: skip
             axes.set_yticks(places, panel.names)
             axes.invert_yaxis()
             axes.set(title=panel.title, xlabel="% deleted", xlim=(-4, 104))
-        figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+        figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=columns, fontsize=9)
 
     return Picture(
         name="deletions",
         title=f"What is deleted at ratio {percent / 100:g}",
         description=f"Share of the tokens of each kind that is deleted. {'; '.join(texts)}.",
-        size=(5.0 + 3.2 * len(panels), 1.3 + 0.36 * max(len(panel.names) for panel in panels)),
+        size=(PICTURE_WIDTH, sum(1.0 + 0.3 * len(panel.names) for panel in panels) + height),
         draw=draw,
         caption="Right of the dotted line: deleted more often than the average token.",
     )

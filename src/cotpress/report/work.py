@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cotpress.progress import duration
 from cotpress.records import TRAIN_LOG_FILE, Origin, System
-from cotpress.report.figure import INK, Picture, style
+from cotpress.report.figure import PICTURE_WIDTH, Picture, legend_size
+from cotpress.report.palette import INK, style, styles
 from cotpress.report.results import Run, Sources, StageRecord
 
 if TYPE_CHECKING:
@@ -94,28 +95,31 @@ def loss_picture(curves: Sequence[Curve]) -> Picture | None:
         f"{c.system.title} from {c.losses[0]:.2f} to {c.smooth[-1]:.2f} in {len(c.steps)} steps" for c in curves
     )
 
+    titles = list(dict.fromkeys(c.system.title for c in curves))
+    columns, height = legend_size(titles)
+
     def draw(figure: "Figure") -> None:
-        titles = {"sft": "students", "reference": "reference model"}
-        for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
+        headings = {"sft": "students", "reference": "reference model"}
+        for axes, kind in zip(figure.subplots(len(kinds), 1, squeeze=False)[:, 0], kinds, strict=True):
             members = [c for c in curves if c.stage == kind]
             systems = [c.system.label for c in members]
-            names = list(dict.fromkeys(c.system.label for c in members if c.system.origin is not Origin.original))
+            looks = styles(sorted((c.system for c in members), key=lambda system: system.is_baseline))
             for i, (curve, name) in enumerate(zip(members, systems, strict=True)):
-                colour, marker = style(names.index(name)) if name in names else (INK, "*")
+                colour, _, marker = looks[name]
                 line = _LINES[systems[:i].count(name) % len(_LINES)]
                 every = max(1, len(curve.steps) // 6)
                 axes.plot(curve.steps, curve.losses, color=colour, linewidth=0.7, alpha=0.25)
                 axes.plot(curve.steps, curve.smooth, color=colour, marker=marker, linestyle=line, linewidth=1.6,
                           markevery=every, markersize=5, label=curve.system.title)  # fmt: skip
-            axes.set(title=titles.get(kind, kind), xlabel="optimizer step", ylabel="loss per target token (nats)")
-            if len(members) > 1:
-                axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8, ncols=3)
+            axes.set(title=headings.get(kind, kind), xlabel="optimizer step", ylabel="loss per target token (nats)")
+        if len(titles) > 1:
+            figure.legend(loc="outside lower center", ncols=columns, fontsize=9)
 
     return Picture(
         name="losses",
         title="Training loss",
         description=f"Loss per target token over optimizer steps: {ends}.",
-        size=(8.0 if len(kinds) == 1 else 9.0, 4.8),
+        size=(PICTURE_WIDTH, 3.6 * len(kinds) + height),
         draw=draw,
         caption="Thin: every step. Bold: running mean.",
     )
@@ -133,7 +137,7 @@ def time_picture(artifacts: Sequence[Work]) -> Picture | None:
 
     def draw(figure: "Figure") -> None:
         axes = figure.add_subplot()
-        colour = style(0)[0]
+        colour = style(0).colour
         for at, stages in enumerate(by_kind.values()):
             left = 0.0
             for stage in stages:
@@ -146,7 +150,7 @@ def time_picture(artifacts: Sequence[Work]) -> Picture | None:
         axes.set_yticks(range(len(by_kind)), list(by_kind))
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
-        axes.margins(x=0.22)
+        axes.margins(x=0.36)
         axes.set(xlabel="seconds")
         axes.set_xlim(left=0)
 
@@ -154,7 +158,7 @@ def time_picture(artifacts: Sequence[Work]) -> Picture | None:
         name="time",
         title="Where the time went",
         description=f"{duration(total)} for {len(artifacts)} artifacts: {', '.join(texts)}.",
-        size=(8.0, 1.3 + 0.42 * len(by_kind)),
+        size=(PICTURE_WIDTH, 1.3 + 0.42 * len(by_kind)),
         draw=draw,
         caption="Every artifact once, whoever made it. Filled: computed by these runs; hatched: found done.",
     )

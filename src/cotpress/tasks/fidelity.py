@@ -7,7 +7,7 @@ output_root/fidelity/
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cotpress.config import FidelityConfig
 from cotpress.fidelity import results as tables
@@ -17,14 +17,24 @@ from cotpress.fidelity.stage import measure
 from cotpress.modeling.loading import tokenizer_fingerprint
 from cotpress.report.stage import summary
 from cotpress.store.artifacts import fingerprint, plain, write_text_atomic
+from cotpress.store.grid import WIDTH
 from cotpress.store.paths import safe_name
 from cotpress.store.redaction import masked, print_lines
 from cotpress.store.sweeps import Sweep
 from cotpress.tasks.flow import Scoring
 from cotpress.tasks.run_directory import tracked_job, write_config
+from cotpress.terminal import line_width, text_width, wrapped
 from cotpress.tracking import open_tracker
 
 FOLDER = "fidelity"
+
+
+class _Written(NamedTuple):
+    """Rows of a table, the sentences below it, and its Markdown file."""
+
+    rows: Sequence[FidelityRow]
+    notes: Sequence[str]
+    path: Path
 
 
 def fidelity(config: FidelityConfig, folder: Path) -> tuple[float, Path]:
@@ -39,9 +49,9 @@ def fidelity(config: FidelityConfig, folder: Path) -> tuple[float, Path]:
     output = Path(config.output_root) / FOLDER / f"{safe_name(name)}-{safe_name(config.truth.name)}-{digest}"
     tables.write_results(output, results)
     write_config(output, plain(config))
-    rows = _write_tables(output, results)
+    written = _write_tables(output, results)
     if not folder.name.isdigit():  # a multirun shows one table at its end
-        _show(rows, results)
+        _show(written, results)
     print_lines(f"results: {output}")
     return results.rows[0].main.value, output
 
@@ -75,6 +85,9 @@ def _settings(config: FidelityConfig) -> dict[str, Any]:
     scorer, reference = config.scorer, config.reference
     settings = tables.flat(plain(scorer.identity()))
     settings |= {"data": config.data.name, "seed": settings.get("seed", config.seed)}
+    if config.needs_labels or config.trains_reference:
+        learnt = tables.flat(plain(config.labelled or config.data), "data.")
+        settings |= {k: v for k, v in learnt.items() if k != "data.name" and (k, v) != ("data.seed", config.seed)}
     if config.needs_labels:
         distill = tables.flat(plain(config.distill), "distill.")
         settings |= {"distill": distill.pop("distill.extractor"), **distill}
@@ -89,27 +102,39 @@ def _settings(config: FidelityConfig) -> dict[str, Any]:
     return shown
 
 
-def _write_tables(output: Path, results: FidelityResults) -> list[FidelityRow]:
-    """Write the tables over all jobs on the same traces beside the jobs, and return their rows."""
-    rows = tables.merged_rows(tables.results_beside(output))
+def _write_tables(output: Path, results: FidelityResults) -> _Written:
+    """Write the tables over all jobs on the same traces beside the jobs."""
+    jobs = tables.results_beside(output)
+    rows, notes = tables.merged_rows(jobs), tables.numbered(jobs)
     stem = f"{safe_name(results.truth)}-{fingerprint({'comparable': list(results.comparable)})[:8]}"
     main, kinds = (
         tables.main_grid(rows, confidence=results.confidence),
         tables.kinds_grid(rows, confidence=results.confidence),
     )
-    text = f"## {_title(results)}\n\n{main.markdown()}"
+    below = "".join(f"\n{note}\n" for note in notes)
+    text = f"## {_title(results)}\n\n{main.markdown()}{below}"
     if kinds is not None:
         text += f"\n## {tables.kinds_title(results.confidence)}\n\n{kinds.markdown()}"
-    write_text_atomic(output.parent / f"{stem}.md", text)
-    write_text_atomic(output.parent / f"{stem}.csv", tables.csv_table(rows))
-    return rows
+    path = output.parent / f"{stem}.md"
+    write_text_atomic(path, text)
+    write_text_atomic(path.with_suffix(".csv"), tables.csv_table(rows))
+    return _Written(rows, notes, path)
 
 
-def _show(rows: Sequence[FidelityRow], results: FidelityResults) -> None:
-    kinds = tables.kinds_grid(rows)
-    print_lines("", _title(results), *tables.main_grid(rows, confidence=results.confidence).plain().split("\n"))
-    if kinds is not None:
-        print_lines(tables.kinds_title(), *kinds.plain().split("\n"))
+def _show(written: _Written, results: FidelityResults) -> None:
+    """Show the tables in the width of the terminal, with the columns that it lacks and the file that has them."""
+    width, kinds = line_width() or WIDTH, tables.kinds_grid(written.rows)
+    main = tables.main_grid(written.rows, confidence=results.confidence)
+    shown = [(_title(results), main), *([] if kinds is None else [(tables.kinds_title(), kinds)])]
+    missing = []
+    for title, grid in shown:
+        narrow = grid.within(width)
+        missing += grid.given_way(narrow)
+        print_lines("", *wrapped(title, text_width()), *narrow.plain().splitlines())
+    notes = [*written.notes]
+    if missing:
+        notes.append(f"not in {width} columns, but in {written.path.name}: {'; '.join(missing)}")
+    print_lines(*(line for note in notes for line in wrapped(note, text_width(), "  ")), "")
 
 
 def _title(results: FidelityResults) -> str:

@@ -5,7 +5,6 @@ are loaded.
 """
 
 import logging
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,7 +32,7 @@ def plan(config: TrainConfig, folder: Path) -> tuple[None, None]:
     reference, student = trainings(config)
     for training in dict.fromkeys(t for t in (reference, student) if t is not None):
         log.info("plan: measuring the training of the %s; a large model takes a minute", training.name)
-        show_training(training, config.planning, sys.stdout)
+        show_training(training, config.planning)
     unknown, writing = not_counted(config), None
     log.info("plan: measuring scoring and writing with %s", config.model.name)
     try:
@@ -42,9 +41,9 @@ def plan(config: TrainConfig, folder: Path) -> tuple[None, None]:
         unknown.append(f"writing is not counted: {error}")
     if writing is not None and workload.rows_that_fit(writing, config.planning) == 0:
         unknown.append("writing does not fit a device: its hours are those of one answer at a time")
-    show_uses(list(uses(config, writing)), config.planning, sys.stdout)
+    show_uses(list(uses(config, writing)), config.planning)
     log.info("plan: adding up the hours")
-    show_hours(list(work(config, reference, student, writing)), config.planning, unknown, sys.stdout)
+    show_hours(list(work(config, reference, student, writing)), config.planning, unknown)
     return None, None
 
 

@@ -11,6 +11,7 @@ import pytest
 from cotpress.dashboard.__main__ import DashboardConfig, main
 from cotpress.errors import ConfigError, HubError, MissingExtraError
 from cotpress.records import Interval, SystemResult
+from cotpress.report.palette import INK, style
 from cotpress.tracking import result_metrics
 
 pytest.importorskip("wandb_workspaces", reason="needs the extra dashboard")
@@ -72,6 +73,25 @@ def test_report_has_the_same_panels_over_evaluated_systems_and_a_section_per_sco
         assert filters == {
             ("run", "jobType"): ["system", "sweep"], ("run", "group"): "scorers", ("config", "system"): scorer,
         }  # fmt: skip
+
+
+def test_bars_have_the_colours_of_the_figures(spec: Any) -> None:
+    bars = grids(spec)[2]
+    (runs,) = bars["runSets"]
+    assert [key["name"] for key in runs["grouping"]] == ["system.value"]
+    colours = {key.removeprefix(runs["id"]): colour for key, colour in bars["customRunColors"].items()}
+    shown = {system: next(c for key, c in colours.items() if key.endswith(f":{system}")) for system in
+             ("cts", "random", "Original", "Random", "Truncation")}  # fmt: skip
+    assert shown == {
+        "cts": style(0).colour, "random": style(1).colour, "Original": INK,
+        "Random": "#e1004b", "Truncation": "#5a693c",
+    }  # fmt: skip
+
+
+def test_runs_table_shows_the_three_ratios(spec: Any) -> None:
+    pinned = spec["workspace"]["spec"]["section"]["runSets"][0]
+    ratios = [f"summary:evaluate/{name}_ratio" for name in ("target", "actual", "generated")]
+    assert [name for name in texts(pinned) if name in ratios] == ratios
 
 
 def test_seconds_panel_has_all_runs(spec: Any) -> None:

@@ -14,6 +14,7 @@ from cotpress.fidelity.results import (
     kinds_grid,
     main_grid,
     merged_rows,
+    numbered,
     read_results,
     results_beside,
     write_results,
@@ -78,16 +79,20 @@ def test_rows_of_one_scorer_are_distinguished_by_their_settings() -> None:
     assert [r.system for r in merged_rows([jobs[0], other])][:2] == ["cts", "cts"]
 
 
-def test_rows_of_equal_settings_are_distinguished_by_their_artifacts() -> None:
+def test_rows_of_equal_settings_are_numbered_and_their_artifacts_named() -> None:
     def job(value: float, **artifacts: str) -> FidelityResults:
         keys = {"truth": "truth/1", "score (cts)": "score/0123456789abcdef", **artifacts}
         return results(row("cts", value, settings={"condition": "answer"}), artifacts=keys)
 
     jobs = [job(0.8, reference="reference/aaaaaaaaaaaaaaaa"), job(0.7, reference="reference/bbbbbbbbbbbbbbbb")]
-    assert [r.system for r in merged_rows(jobs)][:2] == ["cts reference:aaaaaaaa", "cts reference:bbbbbbbb"]
+    assert [r.system for r in merged_rows(jobs)][:2] == ["cts #1", "cts #2"]
+    assert numbered(jobs) == [
+        "numbered rows differ in no setting: cts #1 is reference/aaaaaaaaaaaaaaaa, cts #2 is reference/bbbbbbbbbbbbbbbb"
+    ]
+    assert numbered(jobs[:1]) == []
     other = job(0.65, reference="reference/bbbbbbbbbbbbbbbb", **{"score (cts)": "score/ffffffffffffffff"})
     names = [r.system for r in merged_rows([jobs[1], other])][:2]
-    assert names == ["cts score:01234567", "cts score:ffffffff"]
+    assert names == ["cts #1", "cts #2"]
 
 
 def test_setting_that_only_one_of_two_rows_has_does_not_distinguish_them() -> None:
@@ -102,10 +107,10 @@ def test_table_compares_every_row_with_position() -> None:
     grid = main_grid(rows, confidence=0.9)
     verdicts = {cells[0]: cells[5] for cells in grid.rows}
     assert verdicts == {"cts": "yes", "random": "no", "head": "no, worse", "position (early first)": "-"}
-    assert "ROC AUC [90 %]" in grid.headings
+    assert "ROC AUC\n[90 %]" in grid.headings
     assert "+0.300 [+0.200, +0.400]" in grid.plain()
     assert grid.markdown().startswith("| scorer | reference | n |")
-    assert len({len(line) for line in grid.plain().splitlines()}) == 1
+    assert len({len(line) for line in grid.plain().splitlines()[1:]}) == 1  # the first line has no word at its end
 
 
 def test_kinds_have_their_own_table_if_there_are_any() -> None:
@@ -121,3 +126,15 @@ def test_csv_contains_every_number() -> None:
         ("ROC AUC", "", "0.7"), ("AP", "", "0.5"), ("minus position", "", "0.3"), ("ROC AUC by kind", "talk", "0.9"),
     ]  # fmt: skip
     assert float(lines[0]["low"]) == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_narrow_table_keeps_the_main_measure_and_the_verdict_on_position(width: int) -> None:
+    names = ("ROC AUC", "average precision", "essential kept at 0.5", "redundant kept at 0.5")
+    many = row("reference_likelihood granularity=word", 0.7, metrics={name: around(0.7) for name in names})
+    grid = main_grid(merged_rows([results(many, row("cts", 0.6))]), confidence=0.95)
+    lines = grid.plain(width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert any("0.700 [0.600, 0.800]" in line for line in lines)
+    assert "beats" in lines[0]
+    assert ("average" in lines[0]) == (width == 100)

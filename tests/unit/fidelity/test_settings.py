@@ -63,7 +63,7 @@ def test_training_data_of_a_classifier_distinguishes_rows() -> None:
 
 def test_settings_without_effect_on_scores_do_not_distinguish_rows() -> None:
     jobs = [("scorer=gogi",), ("scorer=gogi", "distill=overlap", "reference.tune.epochs=9")]
-    assert names(*jobs) == ["gogi score:00000000", "gogi score:00000001"]  # one artifact and so one row in a real table
+    assert names(*jobs) == ["gogi #1", "gogi #2"]  # one artifact and so one row in a real table
     assert names((), ("reference=none", "distill=overlap")) == ["cts", "cts"]  # the reference model has its own column
 
 

@@ -1,6 +1,7 @@
 """Rows of different settings are different systems, for every setting and seed."""
 
 import functools
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from cotpress.records import RANDOM, Interval, Origin, Prediction, System, Syste
 from cotpress.report.comparison import Answers, Comparison, answers_of, compare
 from cotpress.report.differences import compared, over_seeds
 from cotpress.report.results import RunResults, collect, write_results
+from cotpress.report.table import notes
 from cotpress.store.tables import write_records
 from cotpress.tasks.run_directory import row_settings
 from support.commands import ROOT
@@ -174,10 +176,16 @@ def test_row_that_runs_share_has_their_common_settings(tmp_path: Path) -> None:
     assert seeds_of(tmp_path) == {"random data.limit=5": [1], "random data.limit=6": [1]}
 
 
-def test_rows_of_equal_settings_are_distinguished_by_their_answers(tmp_path: Path) -> None:
-    for name in ("0123456789abcdef", "fedcba9876543210"):
-        run(tmp_path / name, "cts", settings={"data": {"limit": 5}})
-    assert seeds_of(tmp_path) == {"cts 01234567": [1], "cts fedcba98": [1]}
+def test_rows_of_equal_settings_are_numbered_and_their_runs_named(tmp_path: Path) -> None:
+    for name, ratio in itertools.product(("0123456789abcdef", "fedcba9876543210"), (0.5, 0.7)):
+        run(tmp_path / f"{name}-{ratio}", "cts", ratio=ratio, settings={"data": {"limit": 5}})
+    comparison, _ = compared_systems(tmp_path)
+    assert comparison.numbered == {
+        "cts #1 0.5": tmp_path / "0123456789abcdef-0.5", "cts #1 0.7": tmp_path / "0123456789abcdef-0.7",
+        "cts #2 0.5": tmp_path / "fedcba9876543210-0.5", "cts #2 0.7": tmp_path / "fedcba9876543210-0.7",
+    }  # fmt: skip
+    assert sorted(r.system for r in comparison.rows) == ["cts #1", "cts #1", "cts #2", "cts #2"]
+    assert f"cts #2 0.7 is of {tmp_path / 'fedcba9876543210-0.7'}" in notes(comparison)[-1]
 
 
 def test_results_of_an_earlier_release_are_read_and_never_pooled(tmp_path: Path) -> None:
@@ -189,7 +197,7 @@ def test_results_of_an_earlier_release_are_read_and_never_pooled(tmp_path: Path)
         path.write_text(json.dumps(content))
     run(tmp_path / "new1", "cts", essentials={"data": "planted"}, settings={"data": {"limit": 5}})
     run(tmp_path / "new2", "cts", essentials={"data": "planted"}, settings={"data": {"limit": 6}})
-    assert set(seeds_of(tmp_path)) == {"cts old1", "cts old2", "cts data.limit=5", "cts data.limit=6"}
+    assert set(seeds_of(tmp_path)) == {"cts #1", "cts #2", "cts data.limit=5", "cts data.limit=6"}
 
 
 def test_rows_without_artifacts_are_equal_if_their_numbers_are(tmp_path: Path) -> None:

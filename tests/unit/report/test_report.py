@@ -175,10 +175,9 @@ def test_table_fits_120_columns_with_the_widest_cells(monkeypatch: pytest.Monkey
     text = plain_table(table_of(ORIGINAL, WIDE), "title")
     table = [line for line in text.splitlines() if not line.startswith("  ")]
     assert max(len(line) for line in table) <= 120
-    for cell in ("90.0 [80.0, 100.0]", "1319x64", " 12346 ", "0.123/0.12/1.23^", "100/100", "85.9@29470",
-                 "-50.0 [-61.1, -40.1]"):  # fmt: skip
+    for cell in ("90.0 [80.0, 100.0]", "1319x64", " 12346 ", " 1.23^ ", "85.9@29470", "-50.0 [-61.1, -40.1]"):
         assert cell in text
-    assert "s per" not in text
+    assert "s per" not in "\n".join(table)
 
 
 def test_names_of_scorers_are_not_shortened() -> None:
@@ -203,14 +202,31 @@ def test_output_without_a_terminal_is_plain_text(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out == plain_table(table_of(row()), "title") + "\n"
 
 
-def test_terminal_shows_every_cell_in_full(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+LEFT_OUT = {
+    50: ["vs Original, points [CI]", "written ratio", "n", "thinking tokens", "cut off/loops %"],
+    60: ["vs Original, points [CI]", "written ratio", "n", "thinking tokens", "cut off/loops %", "kept in training"],
+    80: ["thinking tokens", "cut off/loops %", "kept in training", "generated tokens [CI]", "s per answer"],
+    100: ["kept in training", "generated tokens [CI]", "s per answer"],
+    200: [],
+}
+
+
+@pytest.mark.parametrize("width", LEFT_OUT)
+def test_terminal_keeps_its_width_and_names_the_columns_that_are_left_out(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("COLUMNS", str(width))
     show(table_of(ORIGINAL, row("[bold]x")), "title")
-    out = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= width
     assert "[bold]x" in out
-    assert "90.0 [80.0, 100.0]" in out
-    assert "1.25" in out
+    assert "90.0 [80.0, 100.0]" in out, "no terminal lacks an accuracy or its interval"
+    assert " 150 " in out or " 150\n" in out or "150 [141, 159]" in out
+    last = " ".join(out.partition(f"not in {width} columns, but in report.html: ")[2].split())
+    assert [heading for heading in LEFT_OUT[width] if heading not in last] == []
+    assert bool(last) == bool(LEFT_OUT[width])
+    assert ("points" in " ".join(out.splitlines()[1:3])) == (width != 50)
 
 
 def test_markdown_and_csv_contain_every_row() -> None:
@@ -361,7 +377,46 @@ def test_names_of_rows_that_are_cut_to_the_same_text_are_told_apart() -> None:
     systems = [f"reference-of-{middle}-with-all-data" for middle in ("seed-1", "seed-2", "the-other-kind")]
     (comparison,) = compare([Run(path=Path("x"), results=results(*map(row, systems)))])
     for text in (plain_table(comparison), markdown_table(comparison)):
-        lines = [line for line in text.splitlines() if "all-data" in line]
-        assert len({line.split("  ")[0].split("|")[-1 if "|" not in line else 1] for line in lines}) == 3
-        assert "1-with" in lines[0], "what differs is not left out"
-        assert "2-with" in lines[1], "what differs is not left out"
+        lines = [line for line in text.splitlines() if "reference-of-" in line]
+        assert len({line.split(" ")[0 if "|" not in line else 1] for line in lines}) == 3
+        assert "seed-1" in lines[0], "what differs is not left out"
+        assert "seed-2" in lines[1], "what differs is not left out"
+
+
+def below_original(high: float, low: float = 0.3) -> SystemResult:
+    short = row("short", 0.5, 0.5, 50)
+    return replace(short, accuracy=replace(short.accuracy, low=low, high=high))
+
+
+@pytest.mark.parametrize(("high", "front"), [(0.79, ["Original"]), (0.8, ["short", "Original"])])
+def test_row_whose_interval_lies_below_that_of_original_is_not_on_the_front(high: float, front: list[str]) -> None:
+    assert (ORIGINAL.accuracy.low, ORIGINAL.accuracy.high) == (0.8, 1.0)
+    assert [r.system for r in pareto_front([ORIGINAL, below_original(high)])] == front
+    assert [r.system for r in pareto_front([below_original(high), row("long", 0.5, 0.9, 300)])] == ["short", "long"]
+
+
+def test_lowest_of_several_originals_counts() -> None:
+    weak = replace(ORIGINAL, accuracy=replace(ORIGINAL.accuracy, value=0.7, low=0.6, high=0.8))
+    assert [r.system for r in pareto_front([ORIGINAL, weak, below_original(0.7)])] == ["short", "Original"]
+
+
+@pytest.mark.parametrize(("low", "is_on"), [(0.24, False), (0.25, False), (0.26, True)])
+def test_row_at_chance_is_not_on_the_front(low: float, is_on: bool) -> None:
+    guessed = below_original(0.9, low)
+    assert (guessed in pareto_front([ORIGINAL, guessed], chance=0.25)) == is_on
+    assert guessed in pareto_front([ORIGINAL, guessed])
+
+
+def test_rows_without_a_right_answer_are_not_on_the_front() -> None:
+    wrong = replace(ORIGINAL, accuracy=Interval(value=0.0, low=0.0, high=0.04, n=84))
+    assert pareto_front([wrong, replace(wrong, system="cts", target_ratio=0.5)]) == []
+    assert "On the Pareto front: none." in accuracy_picture(table_of(wrong)).description
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "chance"),
+    [({"wrong_columns": ["a", "b", "c"]}, 0.25), ({"name": "gsm8k"}, 0.0), ({"wrong_columns": None}, 0.0), ({}, 0.0)],
+)
+def test_chance_is_that_of_the_options_of_a_benchmark(benchmark: dict[str, object], chance: float) -> None:
+    (comparison,) = compare([Run(path=Path("x"), results=results(row(), settings={"benchmark": benchmark}))])
+    assert comparison.chance == chance

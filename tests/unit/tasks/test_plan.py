@@ -80,12 +80,25 @@ def test_page_states_memory_verdict_smallest_setting_files_and_hours(capsys: pyt
     assert "smallest that fits: trainer=gpu trainer.tokens_per_batch=" in page
     assert re.search(r"on disk: 0.0\d+ GB when finished; 0.0\d+ GB for the checkpoint to resume from", page)
     for strategy, rows in (("one device", 2), ("ddp", 2), ("fsdp2", 2)):
-        assert len(re.findall(rf"^ {strategy} +(?:yes|no) ", page, re.MULTILINE)) == rows
+        assert len(re.findall(rf"^{strategy} +(?:yes|no) ", page, re.MULTILINE)) == rows
     assert "score with tiny in float32" in page
     assert "write with tiny" in page
     for part in ("train reference model", "scores", "train student Original", "train student cts", "answers", "all"):
-        assert re.search(rf"^ {part} .* \d+\.\d\d *$", page, re.MULTILINE)
+        assert re.search(rf"^{part} .* \d+\.\d\d *$", page, re.MULTILINE)
     assert "…" not in page
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_tables_fit_a_narrow_terminal_and_keep_the_requested_number_of_devices(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", _page(capsys, "model=tiny", "trainer=cpu")).splitlines()
+    assert max(map(len, lines)) <= width
+    assert any(re.match(r"one device +no +> \S+ \(\+\S+\)", line) for line in lines)
+    assert any(line.startswith("train student cts") for line in lines)
+    assert any("not in 60 columns" in line for line in lines) == (width == 60)
 
 
 @pytest.mark.parametrize(("scorer", "dtype"), [("cts", "float32"), ("self_information", "bfloat16")])

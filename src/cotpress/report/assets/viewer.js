@@ -212,7 +212,7 @@ function pane(ranker, r) {
   if (!rank || state.hidden.has(r)) return null;
   const element = make("section", "", "pane"), head = make("header"), tokens = make("div", "", "tokens");
   const asked = ranker.ratios.map((x) => x.toString()).join(", ");
-  element.style.setProperty("--series", `var(--c${r % 7})`);
+  element.style.setProperty("--series", `var(--c${r % 6})`);
   element.setAttribute("aria-label", `Tokens by ${ranker.label}`);
   const name = make("b", ranker.label), counts = make("span", "", "counts");
   name.title = `runs at ratio ${asked}`;
