@@ -12,7 +12,7 @@ PEERS := .peers
 VLLM := .vllm
 LLAMA := .llama
 
-.PHONY: help run test test-package test-kills test-slow test-slurm test-peers test-vllm fuzz audit bench docs check lint types clean install
+.PHONY: help run test test-package test-kills test-slow test-slurm test-peers test-vllm fuzz audit bench docs docs-site check lint types clean install
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -78,7 +78,11 @@ bench: $(READY)  ## speed beside the release, a naive scorer, the limit, TRL: tw
 	$(BIN)/python -m experiments.speed $(ARGS)
 
 docs: $(READY)  ## write the tables that docs take from code
+	$(BIN)/python docs/figures/comparison.py
 	$(BIN)/python docs/figures/plan.py
+
+docs-site: $(READY)  ## docs/ as a site in .site, with strict links and the reference from docstrings: one minute
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --config-file docs/site/mkdocs.yml
 
 check: lint types  ## lint, types, import layers
 
@@ -91,4 +95,4 @@ types: $(READY)
 	$(BIN)/mypy
 
 clean:  ## remove the environment and caches; results stay
-	rm -rf $(VENV) $(AUDIT) $(PEERS) $(VLLM) $(LLAMA) .bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .site $(AUDIT) $(PEERS) $(VLLM) $(LLAMA) .bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
