@@ -7,7 +7,7 @@ words=compression.granularity=word alone='evaluation.baselines=[original]'
 without_training=original,random,truncation,budget_forcing,chain_of_draft
 sweep deletion $words scorer=cts,tokenskip,reference_walk,planted ratio=$middle "evaluation.baselines=[$without_training]"
 sweep units scorer=cts ratio=0.5 compression.granularity=step,segment $alone
-sweep pir scorer=pir scorer.target=answer ratio=0.5 compression.granularity=step $alone
+sweep pir scorer=pir scorer.target=answer scorer.ablation=attention ratio=0.5 compression.granularity=step $alone
 sweep allocation $words scorer=cts ratio=0.5 compression.allocation=threshold,budget $alone
 sweep mask_loss $words scorer=cts ratio=0.5 compression.mode=mask_loss compression.soft_weights=false,true $alone
 sweep first_solution $words compression.mode=first_solution $alone
