@@ -11,9 +11,11 @@ sweep pir scorer=pir scorer.target=answer scorer.ablation=attention ratio=0.5 co
 sweep allocation $words scorer=cts ratio=0.5 compression.allocation=threshold,budget $alone
 sweep mask_loss $words scorer=cts ratio=0.5 compression.mode=mask_loss compression.soft_weights=false,true $alone
 sweep first_solution $words compression.mode=first_solution $alone
-sweep response_only $words scorer=random scorer.name=response_only reference=none ratio=0 \
-  'evaluation.baselines=[original,shortest]' evaluation.shortest.writer=original evaluation.shortest.samples=$samples
+empty="$words scorer=random scorer.name=response_only reference=none ratio=0"
+sweep response_only $empty $alone
 sweep no_question $words scorer=random scorer.name=qfft reference=none ratio=1 sft.question=false \
   'evaluation.baselines=[]'
+sweep shortest $empty evaluation.shortest.writer=original evaluation.shortest.samples=$samples \
+  'evaluation.baselines=[original,shortest]'
 python -m experiments.methods.front "$out/multirun/methods" "$results"
 finish
