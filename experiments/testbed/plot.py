@@ -44,7 +44,8 @@ def _errors(rows: _Rows, name: str, factor: float) -> tuple[list[float], list[li
 
 
 def _draw_line(axes: Axes, rows: _Rows, label: str, colour: str, marker: str) -> None:
-    """Draw a system over its ratios, from left to right by falling ratio."""
+    """Draw a system over its ratios."""
+    rows = sorted(rows, key=lambda row: float(row["target_ratio"]))
     tokens, tokens_error = _errors(rows, "tokens", 1.0)
     accuracy, accuracy_error = _errors(rows, "accuracy", 100.0)
     axes.errorbar(

@@ -12,6 +12,7 @@ from experiments.answers import Contrast, contrasts_csv
 from experiments.drawing import read_rows
 from experiments.methods import front, plot
 from experiments.testbed import contrasts
+from experiments.testbed import plot as testbed
 from experiments.tokenskip_loop import slope
 
 SEEDS = (42, 43, 44)
@@ -99,6 +100,23 @@ def test_methods_are_ordered_by_accuracy_and_compared_with_original(tmp_path: Pa
     assert rows[1]["verdict"] == "loses"
     plot.main(tmp_path)
     assert (tmp_path / "plot.svg").stat().st_size > 1000
+
+
+def test_figure_of_the_testbed_joins_the_systems_that_are_there(tmp_path: Path) -> None:
+    columns = ("accuracy", "accuracy_low", "accuracy_high", "tokens", "tokens_low", "tokens_high")
+    numbers = "0.5,0.4,0.6,100,90,110"
+    for sweep, names in (("bounds", ("Original", "planted", "Random")), ("cts", ("cts granularity=step",))):
+        lines = [f"{name},{ratio},,{numbers}" for name in names for ratio in (0.7, 0.5)]
+        (tmp_path / f"{sweep}-seeds.csv").write_text(
+            "\n".join([f"system,target_ratio,seed,{','.join(columns)}", *lines, ""]), encoding="utf-8"
+        )
+    planned = [Contrast(name="planted deleted", system=("a", "x"), minus=("a", "x"), ratio=0.5)]
+    sweeps = {"a": {("x", 0.5): system((0.5, 0.6, 0.5), 80)}}
+    (tmp_path / "contrasts.csv").write_text(contrasts_csv(planned, sweeps), encoding="utf-8")
+    testbed.main(tmp_path)
+    drawn = (tmp_path / "plot.svg").read_text(encoding="utf-8")
+    assert [drawn.count(f">{name}<") for name in ("planted", "Random", "cts", "tokenskip")] == [2, 1, 1, 0]
+    assert ">planted deleted, 0.5<" in drawn
 
 
 @pytest.mark.parametrize(("obedience", "expected"), [(1.0, 1.0), (0.0, 0.0), (0.4, 0.4)])
