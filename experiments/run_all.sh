@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Every experiment that needs nothing but this package, one after the other: run_all.sh [--quick] [DATA]
 #
-# --quick redoes a reduced version of every table in about 30 minutes on two cores, below outputs/quick; the committed csv
-# files stay as they are. DATA is a folder with thought_anchors.jsonl, prmbench.jsonl, traces.jsonl and labelled.jsonl, rows
-# as the pages of scorer_fidelity and real_traces say; without it what needs real traces is left out. `speed` is separate, as
-# it needs an idle machine and the release: make bench.
+# --quick redoes a reduced version of every table, below outputs/quick; the committed csv files stay as they are. DATA is a
+# folder with thought_anchors.jsonl, prmbench.jsonl, traces.jsonl and labelled.jsonl, rows as the pages of scorer_fidelity
+# and real_traces say; without it what needs real traces is left out. `speed` is separate, as it needs an idle machine and
+# the release: make bench.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 quick=
@@ -28,7 +28,7 @@ done
 run merged_student ${quick:+data.num_traces=40} ${quick:+benchmark.num_problems=24}
 run several_machines
 if [[ $data ]]; then
-  run scorer_fidelity "$data"/{thought_anchors,prmbench,traces}.jsonl ${quick:+planted} ${quick:+anchors} ${quick:+prmbench} ${quick:+pir}
+  run scorer_fidelity "$data"/{thought_anchors,prmbench,labelled}.jsonl ${quick:+planted anchors prmbench pir}
   run real_traces "$data/traces.jsonl" "$data/labelled.jsonl"
   run score_precision "$data/traces.jsonl" ${quick:+data.limit=2}
 fi

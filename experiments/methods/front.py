@@ -43,8 +43,7 @@ def on_front(accuracy: NDArray[np.float64], tokens: NDArray[np.float64]) -> NDAr
     at_least = accuracy[..., None, :] >= accuracy[..., :, None]
     at_most = tokens[..., None, :] <= tokens[..., :, None]
     better = (accuracy[..., None, :] > accuracy[..., :, None]) | (tokens[..., None, :] < tokens[..., :, None])
-    dominated: NDArray[np.bool_] = (at_least & at_most & better).any(-1)
-    return ~dominated
+    return np.logical_not(np.any(at_least & at_most & better, axis=-1))
 
 
 def front_shares(correct: NDArray[np.float64], tokens: NDArray[np.float64], draws: int = DRAWS) -> NDArray[np.float64]:
@@ -53,10 +52,9 @@ def front_shares(correct: NDArray[np.float64], tokens: NDArray[np.float64], draw
     _, num_seeds, num_questions = correct.shape
     count = np.zeros(len(correct))
     for _ in range(draws):
-        place = np.ix_(
-            range(len(correct)), rng.integers(0, num_seeds, num_seeds), rng.integers(0, num_questions, num_questions)
-        )
-        count += on_front(correct[place].mean((1, 2)), tokens[place].mean((1, 2)))
+        seeds, questions = rng.integers(0, num_seeds, num_seeds), rng.integers(0, num_questions, num_questions)
+        drawn = (grid[:, seeds][:, :, questions].mean((1, 2)) for grid in (correct, tokens))
+        count += on_front(*drawn)
     return count / draws
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Ceiling, floor, units, start, learning rate and number of examples. experiments/sweeps.sh explains the arguments.
+# Ceiling, floor, units, start, learning rate and number of examples. Arguments: experiments/sweeps.sh.
 experiment=testbed
 source "$(dirname "$0")/../sweeps.sh"
 control='evaluation.baselines=[original,random]' alone='evaluation.baselines=[original]'
@@ -9,7 +9,7 @@ sweep cts $both $control scorer=cts ratio=$ratios
 sweep tokenskip $both $control scorer=tokenskip ratio=$ratios
 sweep tokens compression.granularity=token $alone scorer=cts,tokenskip ratio=$ratios
 sweep start $words $control scorer=cts ratio=$middle sft.start=base,original
-sweep rate $words $alone scorer=cts ratio=0.7 sft.tune.learning_rate=0.0003,0.001,0.003
+sweep rate $words $alone scorer=cts ratio=0.7 sft.tune.learning_rate=$rates
 sweep examples $words $alone scorer=cts ratio=0.5 data.num_traces=$sizes
 python -m experiments.testbed.contrasts "$out/multirun/testbed" "$results"
 finish

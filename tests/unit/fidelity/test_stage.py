@@ -1,5 +1,6 @@
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,12 @@ def test_random_scores_have_an_auc_of_one_half(run: Any, make_truth: Make, make_
     row = run(make_truth(TruthKind.tokens, traces), make_scores(traces, noise))[0]
     assert row.main.low < 0.5 < row.main.high
     assert row.main.high - row.main.low < 0.1
+
+
+def test_traces_of_one_question_count_once(run: Any, make_truth: Make, make_scores: Make) -> None:
+    traces = [replace(trace, question=f"q{i // 3}") for i, trace in enumerate(held_out(12))]
+    row = run(make_truth(TruthKind.tokens, traces), make_scores(traces, noise))[0]
+    assert (row.main.n, row.over_position.n, row.kinds["result"].n) == (4, 4, 4)
 
 
 def labelled(trace_id: str, *pieces: tuple[str, str, bool]) -> Trace:
