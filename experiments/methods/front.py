@@ -43,7 +43,8 @@ def on_front(accuracy: NDArray[np.float64], tokens: NDArray[np.float64]) -> NDAr
     at_least = accuracy[..., None, :] >= accuracy[..., :, None]
     at_most = tokens[..., None, :] <= tokens[..., :, None]
     better = (accuracy[..., None, :] > accuracy[..., :, None]) | (tokens[..., None, :] < tokens[..., :, None])
-    return np.logical_not(np.any(at_least & at_most & better, axis=-1))
+    dominated: NDArray[np.bool_] = np.any(at_least & at_most & better, axis=-1)
+    return np.logical_not(dominated)
 
 
 def front_shares(correct: NDArray[np.float64], tokens: NDArray[np.float64], draws: int = DRAWS) -> NDArray[np.float64]:

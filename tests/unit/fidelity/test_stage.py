@@ -86,7 +86,7 @@ def labelled(trace_id: str, *pieces: tuple[str, str, bool]) -> Trace:
     for piece, kind, is_essential in pieces:
         spans.append(Span(start=len(text), end=len(text) + len(piece), kind=kind, essential=is_essential))
         text += piece
-    return Trace(id=trace_id, question="q", thinking=text, response="r", answer="1", spans=tuple(spans))
+    return Trace(id=trace_id, question=trace_id, thinking=text, response="r", answer="1", spans=tuple(spans))
 
 
 def test_kind_is_judged_against_the_other_class_only(run: Any, make_truth: Make, make_scores: Make) -> None:
