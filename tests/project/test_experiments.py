@@ -4,6 +4,7 @@ import csv
 import importlib
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -146,3 +147,13 @@ def test_intervals_of_the_recipe_are_in_csv_files_of_experiments_that_it_links()
     quoted = INTERVAL.findall(text)
     assert quoted
     assert [q for q in quoted if not _rounds_to(q, committed)] == []
+
+
+def test_run_all_has_every_experiment_and_keeps_the_committed_files() -> None:
+    everything = (EXPERIMENTS / "run_all.sh").read_text()
+    for script in EXPERIMENTS.glob("*/run.sh"):
+        name = script.parent.name
+        assert re.search(rf"(run|in)\b.*\b{name}\b", everything), name
+        text = script.read_text()
+        assert "sweeps.sh" in text or f"${{RESULTS:-experiments/{name}}}" in text
+        assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
