@@ -36,9 +36,17 @@ def planned() -> Iterator[Contrast]:
     for rate in ("0.0003", "0.003"):
         yield Contrast(
             name=f"cts: learning rate {rate}, not 0.001",
-            system=("rate", f"cts sft.tune.learning_rate={rate}"),
-            minus=("rate", "cts sft.tune.learning_rate=0.001"),
+            system=("rate", f"cts learning_rate={rate}"),
+            minus=("rate", "cts learning_rate=0.001"),
             ratio=0.7,
+        )
+    for number in (140, 560):
+        yield Contrast(
+            name=f"cts, not whole traces: {number} of them",
+            system=("examples", f"cts data.num_traces={number}"),
+            minus=("examples", f"Original data.num_traces={number}"),
+            ratio=0.5,
+            at=1.0,
         )
     yield Contrast(
         name="cts: 560 traces, not 140",
