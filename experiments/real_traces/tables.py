@@ -65,7 +65,7 @@ def cuts(root: Path) -> Iterator[Cut]:
     yield from sorted(all_cuts, key=lambda cut: (cut.scorer, -cut.ratio))
 
 
-def _interval(parts: NDArray[np.float64], wholes: NDArray[np.float64]) -> tuple[float, float, float]:
+def share_interval(parts: NDArray[np.float64], wholes: NDArray[np.float64]) -> tuple[float, float, float]:
     """Sum of parts over sum of wholes, one of each per trace, with a 95 % bootstrap interval over traces."""
     draws = np.random.default_rng(0).integers(0, len(parts), (RESAMPLES, len(parts)))
     ratios = parts[draws].sum(1) / np.maximum(wholes[draws].sum(1), 1)
@@ -108,7 +108,7 @@ def _deletions(all_cuts: Sequence[Cut]) -> Iterator[list[Any]]:
             gone = np.array(
                 [((kinds[i] == kind) & ~cut.ranks[i].kept(cut.ratio)).sum() for i in kinds], dtype=np.float64
             )
-            yield [cut.scorer, cut.ratio, kind.label, int(of_kind.sum()), *_interval(gone, of_kind)]
+            yield [cut.scorer, cut.ratio, kind.label, int(of_kind.sum()), *share_interval(gone, of_kind)]
 
 
 def _common(all_cuts: Sequence[Cut]) -> tuple[list[str], int]:

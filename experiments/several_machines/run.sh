@@ -3,7 +3,8 @@
 # SRUN starts the two machines, as in SRUN="srun -N 2 --ntasks-per-node=1"; without it they are two copies on this one.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-here=experiments/several_machines
+here=${RESULTS:-experiments/several_machines}  # folder of the csv files
+mkdir -p "$here"
 out=${OUT:-outputs/several_machines}
 train() {  # FOLDER [SETTING...]
   ${START:-} python train.py model=tiny model.dtype=float32 scorer=random ratio=0.7 \
@@ -25,5 +26,5 @@ for method in lora full; do
     wait $other
   fi
 done
-python -m experiments.several_machines.curves "$out" $here/losses.csv
-python -m experiments.several_machines.plot
+python -m experiments.several_machines.curves "$out" "$here/losses.csv"
+python -m experiments.several_machines.plot "$here"

@@ -346,7 +346,7 @@ class FidelityConfig(ScoringPipelineConfig):
     confidence: Annotated[float, interval("(0, 1)")] = 0.95
     """Level of the intervals, in (0, 1)."""
     num_resamples: Count = 2000
-    """Bootstrap resamples of the traces behind each interval."""
+    """Bootstrap resamples of the questions behind each interval."""
 
     def validate(self, key: str) -> None:
         ScoringPipelineConfig.validate(self, key)

@@ -2,7 +2,8 @@
 
 A unit is a token of the base model's tokenizer where tokens are labelled, else a step or sentence, to which tokens
 belong by the rule of `cotpress.modeling.segments`. Every scorer is judged on the same units, by rank only, so that no
-scorer's unit or spread matters. Intervals are over traces, since the tokens and steps of one trace are not independent.
+scorer's unit or spread matters. Intervals are over questions, since neither the tokens and steps of one trace
+are independent nor the traces of one question.
 
 Trivial rules need no model and are lower bounds for scorers:
 
@@ -30,6 +31,7 @@ from cotpress.modeling.alignment import tokenize_with_offsets
 from cotpress.modeling.segments import owners, unit_ids, word_ranges
 from cotpress.modeling.selection import rank_many
 from cotpress.records import EDITED_STEP, Interval, SentenceImportance, Trace, TruthKind, Unit
+from cotpress.statistics import mean_interval
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -145,19 +147,34 @@ def newness(words: Sequence[str]) -> Floats:
     return np.array(new, dtype=np.float64)
 
 
+FEWEST = 10
+"""Questions from which on an interval is bootstrapped."""
 SEED = 0  # seed of the resamples of every interval, so that a repeated command gives the same numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bootstrap:
-    """Intervals by resampling the traces: their level, and the number of resamples."""
+    """Intervals over questions: their level, and the number of resamples."""
 
     confidence: float
     num_resamples: int
 
-    def mean(self, values: Sequence[float]) -> Interval:
-        """Return the mean over traces, at least one, with its percentile bootstrap interval (Efron 1979)."""
+    def mean(self, values: Sequence[float], questions: Sequence[str] | None = None) -> Interval:
+        """Return the mean over questions, at least one, with its percentile bootstrap interval (Efron 1979).
+
+        Below `FEWEST` questions it is Student's t interval, as percentiles of so few are too narrow; that of a single
+        question is empty.
+
+        Args:
+            values: One per trace.
+            questions: That of each trace; the traces of one question are averaged first. None if each has its own.
+        """
         data = np.asarray(values, dtype=np.float64)
+        if questions is not None:
+            _, members = np.unique(np.asarray(questions), return_inverse=True)
+            data = np.bincount(members, data) / np.bincount(members)
+        if 1 < len(data) < FEWEST:
+            return mean_interval(data, self.confidence)
         means = _weights(len(data), self.num_resamples) @ data / len(data)
         low, high = np.quantile(means, [(1 - self.confidence) / 2, (1 + self.confidence) / 2]).tolist()
         mean = float(data.mean())

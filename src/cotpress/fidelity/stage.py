@@ -2,7 +2,8 @@
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,6 +57,7 @@ def measure(
     """
     kind = TruthKind(truth.facts["kind"])
     cases, unfit = _cases(kind, truth, tokenizer)
+    means = _Means(bootstrap, {trace.id: trace.question for trace in read_records(truth.file(TRACES_FILE), Trace)})
     scored = {row.id: row for row in read_records(scores.file(SCORES_FILE), ScoredTrace)}
     judged = {
         id_: judge(kind, case, case.unit_scores(_token_scores(scored[id_], case, tokenizer_key)))
@@ -68,10 +70,10 @@ def measure(
     position = rules[POSITION][1]
     refused = Counter(scores.manifest["dropped"]) + Counter(reason for id_, reason in unfit.items() if id_ in scored)
     rows = [
-        _row(judged, position, bootstrap, system=system, reference=reference, rule=False, dropped=dict(refused),
+        _row(judged, position, means, system=system, reference=reference, rule=False, dropped=dict(refused),
              settings=settings),
         *(
-            _row(judgements, position, bootstrap, system=label, reference="-", rule=True,
+            _row(judgements, position, means, system=label, reference="-", rule=True,
                  dropped=dict(Counter(unfit.values())))
             for label, judgements in rules.values()
         ),
@@ -126,18 +128,29 @@ def _rules(kind: TruthKind, cases: Mapping[str, Case]) -> dict[str, tuple[str, _
     return rules
 
 
-def _row(judged: _Judgements, position: _Judgements, bootstrap: Bootstrap, **about: Any) -> FidelityRow:
+@dataclass(frozen=True, slots=True)
+class _Means:
+    """Means over the questions of traces, given by trace."""
+
+    bootstrap: Bootstrap
+    questions: Mapping[str, str]
+
+    def of(self, values: Mapping[str, float]) -> Interval:
+        """Return the mean of one value per trace."""
+        return self.bootstrap.mean(list(values.values()), [self.questions[id_] for id_ in values])
+
+    def of_each(self, traces: Mapping[str, Mapping[str, float]]) -> dict[str, Interval]:
+        """Return the mean of every measure over the traces that have it."""
+        names = dict.fromkeys(name for measures in traces.values() for name in measures)
+        return {n: self.of({id_: measures[n] for id_, measures in traces.items() if n in measures}) for n in names}
+
+
+def _row(judged: _Judgements, position: _Judgements, means: _Means, **about: Any) -> FidelityRow:
     """Return the row of some judgements beside those of the position rule; `about` holds its other fields."""
-    differences = [judgement.main - position[id_].main for id_, judgement in judged.items()]
+    differences = {id_: judgement.main - position[id_].main for id_, judgement in judged.items()}
     return FidelityRow(
-        metrics=_means([judgement.metrics for judgement in judged.values()], bootstrap),
-        over_position=None if judged is position else bootstrap.mean(differences),
-        kinds=dict(sorted(_means([judgement.kinds for judgement in judged.values()], bootstrap).items())),
+        metrics=means.of_each({id_: judgement.metrics for id_, judgement in judged.items()}),
+        over_position=None if judged is position else means.of(differences),
+        kinds=dict(sorted(means.of_each({id_: judgement.kinds for id_, judgement in judged.items()}).items())),
         **about,
     )
-
-
-def _means(traces: Sequence[Mapping[str, float]], bootstrap: Bootstrap) -> dict[str, Interval]:
-    """Return the mean of every measure over the traces that have it."""
-    names = dict.fromkeys(name for measures in traces for name in measures)
-    return {name: bootstrap.mean([measures[name] for measures in traces if name in measures]) for name in names}

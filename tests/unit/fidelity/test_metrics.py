@@ -126,6 +126,25 @@ def test_bootstrap_is_deterministic_and_exact_for_equal_values() -> None:
     assert (flat.low, flat.value, flat.high) == (0.25, 0.25, 0.25)
 
 
+def test_traces_of_one_question_count_once() -> None:
+    few, many = Bootstrap(confidence=0.95, num_resamples=50), Bootstrap(confidence=0.95, num_resamples=2000)
+    values = [0.1, 0.3, 0.8, 0.5, 0.6]
+    repeated, names = [v for v in values for _ in range(4)], [q for q in "abcde" for _ in range(4)]
+    assert few.mean(repeated, names) == few.mean(values)
+    assert few.mean(repeated, names).n == 5
+    alone = many.mean(repeated)
+    assert few.mean(repeated, names).low < alone.low < alone.high < few.mean(repeated, names).high
+    unequal = few.mean([0.0, 0.0, 0.0, 1.0], ["a", "a", "a", "b"])
+    assert unequal.value == 0.5
+
+
+def test_few_questions_have_the_interval_of_student() -> None:
+    values = [0.2, 0.4, 0.9]
+    half = 4.303 * np.std(values, ddof=1) / math.sqrt(3)
+    interval = Bootstrap(confidence=0.95, num_resamples=50).mean(values)
+    assert (interval.low, interval.high) == pytest.approx((0.5 - half, 0.5 + half), abs=1e-3)
+
+
 def test_word_is_new_if_it_follows_its_predecessor_for_the_first_time() -> None:
     assert newness(["so", "it", "is", "so", "It", "is"]).tolist() == [1, 1, 1, 1, 0, 0]
 

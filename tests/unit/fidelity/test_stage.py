@@ -1,5 +1,6 @@
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,12 @@ def test_random_scores_have_an_auc_of_one_half(run: Any, make_truth: Make, make_
     assert row.main.high - row.main.low < 0.1
 
 
+def test_traces_of_one_question_count_once(run: Any, make_truth: Make, make_scores: Make) -> None:
+    traces = [replace(trace, question=f"q{i // 3}") for i, trace in enumerate(held_out(12))]
+    row = run(make_truth(TruthKind.tokens, traces), make_scores(traces, noise))[0]
+    assert (row.main.n, row.over_position.n, row.kinds["result"].n) == (4, 4, 4)
+
+
 def labelled(trace_id: str, *pieces: tuple[str, str, bool]) -> Trace:
     """Build a trace of `(text, kind, essential)` pieces."""
     spans: list[Span] = []
@@ -79,7 +86,7 @@ def labelled(trace_id: str, *pieces: tuple[str, str, bool]) -> Trace:
     for piece, kind, is_essential in pieces:
         spans.append(Span(start=len(text), end=len(text) + len(piece), kind=kind, essential=is_essential))
         text += piece
-    return Trace(id=trace_id, question="q", thinking=text, response="r", answer="1", spans=tuple(spans))
+    return Trace(id=trace_id, question=trace_id, thinking=text, response="r", answer="1", spans=tuple(spans))
 
 
 def test_kind_is_judged_against_the_other_class_only(run: Any, make_truth: Make, make_scores: Make) -> None:
