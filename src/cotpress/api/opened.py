@@ -138,7 +138,7 @@ def _pair(model: Any) -> Loaded:
     """Return what the caller gave as a model and its tokenizer, if it is that."""
     match model:
         case (torch.nn.Module() as loaded, tokenizer) if hasattr(tokenizer, "is_fast"):
-            return loaded, tokenizer  # type: ignore[return-value]
+            return loaded, tokenizer
     kinds = [type(part).__name__ for part in model] if isinstance(model, tuple | list) else [type(model).__name__]
     raise ConfigError(
         f"model: got ({', '.join(kinds)}), allowed: a name, a folder, a hub id, or a loaded (model, tokenizer)"
