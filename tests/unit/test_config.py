@@ -403,9 +403,9 @@ def test_settings_that_a_mode_cannot_use_are_refused(overrides: list[str], expec
 @pytest.mark.parametrize(
     ("overrides", "allowed"),
     [
-        (["export=openai"], "parquet, trl"),
-        (["export=llamafactory"], "parquet, trl"),
-        (["export=trl", "compression.soft_weights=true"], "parquet"),
+        (["export=openai"], "parquet, trl, datasets"),
+        (["export=llamafactory"], "parquet, trl, datasets"),
+        (["export=trl", "compression.soft_weights=true"], "parquet, datasets"),
     ],
 )
 def test_export_that_cannot_hold_weights_is_refused(overrides: list[str], allowed: str) -> None:
