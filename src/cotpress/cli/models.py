@@ -34,7 +34,7 @@ def with_models(arguments: Sequence[str], conf: Path) -> list[str]:
     notes = []
     for override in (o for o in overrides if o.key_or_group == GROUP and not o.is_delete()):
         for text in _texts(override._value):
-            if text in known or not _is_source(text, str(override.get_key_element())):
+            if text in known or not is_source(text, str(override.get_key_element())):
                 continue
             _store(text)
             if preset := _preset(text, conf):
@@ -56,9 +56,13 @@ def _texts(value: Any) -> Iterator[str]:
         yield value
 
 
-def _is_source(text: str, place: str) -> bool:
-    """True for a hub id or a folder that exists; False for what may be the misspelt name of a choice."""
-    if Path(text).expanduser().is_dir() or _HUB_ID.fullmatch(text):
+def is_source(text: str, place: str) -> bool:
+    """True for a hub id or a folder that exists; False for what may be the misspelt name of a choice.
+
+    Raises:
+        ConfigError: A path that is no folder; `place` is the setting to name.
+    """
+    if (text and Path(text).expanduser().is_dir()) or _HUB_ID.fullmatch(text):
         return True
     if "/" in text or text.startswith("~"):
         folder = Path(text).expanduser().absolute()

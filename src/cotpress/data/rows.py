@@ -255,16 +255,8 @@ class RowReader:
         self._advice.setdefault(reason, f"Got: {got}. Allowed: {allowed}")
 
     def _value(self, values: Mapping[str, Any], field: Field) -> Any:
-        name = next((column for column in _columns(field) if column in values), None)
-        if field.optional and (name is None or _is_null(values[name])):
-            return ""
         try:
-            if name is None:
-                kind = "a list" if field.is_list else "text"
-                present = f"the fields {', '.join(sorted(map(_printable, values))) or '(none)'}"
-                wanted = " or ".join(_columns(field))
-                raise BadRow(f"missing field '{wanted}'", field=field.name, got=present, allowed=kind)
-            return _checked(values[name], name, field)
+            return field_value(values, field)
         except BadRow:
             if self._strict or not field.optional:
                 raise
@@ -321,6 +313,23 @@ class _Ids:
         return own
 
 
+def field_value(values: Mapping[str, Any], field: Field) -> Any:
+    """Return the value of a field in a row, a string or a list.
+
+    Raises:
+        BadRow: The column is missing, or its value is not allowed.
+    """
+    name = next((column for column in _columns(field) if column in values), None)
+    if field.optional and (name is None or _is_null(values[name])):
+        return ""
+    if name is None:
+        kind = "a list" if field.is_list else "text"
+        present = f"the fields {', '.join(sorted(map(_printable, values))) or '(none)'}"
+        wanted = " or ".join(_columns(field))
+        raise BadRow(f"missing field '{wanted}'", field=field.name, got=present, allowed=kind)
+    return _checked(values[name], name, field)
+
+
 def _columns(field: Field) -> Sequence[str]:
     return field.columns or (field.name,)
 
@@ -362,7 +371,7 @@ def _checked(value: Any, name: str, field: Field) -> Any:
     if _is_null(value) and not field.required and not field.is_list:
         return ""
     if field.is_short:
-        value = _short_text(value)
+        value = short_text(value)
     if isinstance(value, bytes) and not field.is_list:
         value = _decoded(value, name)
     if not isinstance(value, list if field.is_list else str):
@@ -410,7 +419,7 @@ def _is_null(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _short_text(value: Any) -> Any:
+def short_text(value: Any) -> Any:
     """A number or truth value as JSON writes it, a whole one without a decimal point; other values as they are."""
     if isinstance(value, bool):
         return "true" if value else "false"

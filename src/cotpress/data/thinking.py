@@ -158,6 +158,18 @@ def divide(text: str) -> tuple[str, str]:
     return text[start : close.start()].strip(), _solution(text[close.end() :])
 
 
+def response_of(output: str) -> str:
+    """The text of an output after its thinking: all of it without tags, nothing if the thinking was left open.
+
+    Of an output with tags in another order, the first closing tag ends the thinking, as in the evaluation.
+    """
+    try:
+        return divide(output)[1]
+    except BadRow:
+        closing = next((tag for tag in _TAG.finditer(output) if tag[0].lower() not in _PAIRS), None)
+        return "" if closing is None else output[closing.end() :].strip()
+
+
 def untagged(trace: Trace, *, is_labelled: bool = False) -> Trace:
     """The trace without thinking tags in its texts.
 

@@ -50,12 +50,23 @@ def load_tokenizer(config: ModelConfig, store: ArtifactStore, *, key: str = "mod
         tokenizer = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=config.trust_remote_code, local_files_only=True
         )
+    return checked_tokenizer(tokenizer, embedding_rows(folder, config.path), config.path, key=key)
+
+
+def checked_tokenizer(
+    tokenizer: "PreTrainedTokenizerBase", num_rows: int | None, named: str, *, key: str
+) -> "PreTrainedTokenizerBase":
+    """Return a tokenizer without limits, for a model `named` so with `num_rows` embeddings.
+
+    Raises:
+        ModelError: It is no fast one, or the model does not know its tokens.
+    """
     if not tokenizer.is_fast:
         raise ModelError(
-            f"{key}: '{config.path}': its tokenizer {type(tokenizer).__name__} gives no character offsets, as it "
+            f"{key}: '{named}': its tokenizer {type(tokenizer).__name__} gives no character offsets, as it "
             "is no fast one. Fix: put the tokenizer.json of a fast tokenizer into the folder, or choose another model"
         )
-    _check_vocabulary(tokenizer, embedding_rows(folder, config.path), config.path)
+    _check_vocabulary(tokenizer, num_rows, named)
     return without_limits(tokenizer)
 
 
@@ -163,7 +174,7 @@ def load_model(
     model.eval()
     check_finite(model, f"{key}: '{config.path}'" + ("" if adapter is None else f" with adapter '{adapter}'"))
     if split:
-        _check_split(model)
+        check_split(model)
     loaded: PreTrainedModel = model
     return loaded
 
@@ -345,7 +356,7 @@ def check_finite(model: torch.nn.Module, named: str) -> None:
 
 
 @torch.no_grad()  # not inference mode: a tensor that a layer keeps could not be used in training
-def _check_split(model: torch.nn.Module) -> None:
+def check_split(model: torch.nn.Module) -> None:
     """Check with three forward passes over four tokens that body and head of a model in eval mode give its logits, and
     that these depend on earlier tokens only.
 

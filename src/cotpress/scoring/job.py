@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from functools import partial, reduce
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
@@ -309,26 +309,48 @@ def _reading_jobs(
 ) -> list[ChunkJob]:
     """Build the jobs of some readings; if windows are needed, then each again in those that the conditions share."""
     windows = _WINDOWS if _may_be_longer(traces, models.config.context_tokens) else {}
-    conditions = sorted({condition for _, condition in readings}, key=lambda condition: condition.value)
     jobs = []
-    for beside in [[], conditions] if windows and len(conditions) > 1 else [[]]:
-        for read_by, condition in readings:
-            settings = {
-                "traces": traces.key,
-                "condition": condition,
-                "template": template,
-                **models.reading_identity(template, reference=read_by is ReadBy.reference),
-                **windows,
-                **({"beside": beside} if beside else {}),
-            }
-            tuned = read_by is ReadBy.reference and models.reference is not None
-            label = f"{condition.value} by {'reference' if tuned else 'base'} model"
-            identity = identified(settings, ChunkJob, ConditionReading)
-            make = partial(ConditionReading, label, template, read_by, condition, beside, models)
-            facts = partial(models.reading_identity, template, reference=read_by is ReadBy.reference)
-            output = (ReadTrace, READINGS_FILE, Alike(facts, models.config.path))
-            jobs.append(ChunkJob("read", label, identity, make, traces, models.trainer, models.store, *output))
+    for reading in readings_of(readings, in_windows=bool(windows)):
+        facts = partial(models.reading_identity, template, reference=reading.read_by is ReadBy.reference)
+        settings = {
+            "traces": traces.key,
+            "condition": reading.condition,
+            "template": template,
+            **facts(),
+            **windows,
+            **({"beside": reading.beside} if reading.beside else {}),
+        }
+        identity, label = identified(settings, ChunkJob, ConditionReading), reading.label(models)
+        make = partial(reading.open, template, models)
+        output = (ReadTrace, READINGS_FILE, Alike(facts, models.config.path))
+        jobs.append(ChunkJob("read", label, identity, make, traces, models.trainer, models.store, *output))
     return jobs
+
+
+class Reading(NamedTuple):
+    """A reading that a formula needs: model, condition, and the conditions whose windows it shares."""
+
+    read_by: ReadBy
+    condition: Condition
+    beside: tuple[Condition, ...] = ()
+
+    def label(self, models: Models) -> str:
+        """Name for progress and log."""
+        tuned = self.read_by is ReadBy.reference and models.reference is not None
+        return f"{self.condition.value} by {'reference' if tuned else 'base'} model"
+
+    def open(self, template: Template, models: Models) -> ConditionReading:
+        """Make what reads, in the process that reads."""
+        return ConditionReading(self.label(models), template, self.read_by, self.condition, self.beside, models)
+
+
+def readings_of(readings: Sequence[tuple[ReadBy, Condition]], *, in_windows: bool) -> list[Reading]:
+    """The readings of a formula; if windows may be needed, then each again in those that the conditions share."""
+    alone = [Reading(read_by, condition) for read_by, condition in readings]
+    conditions = tuple(sorted({condition for _, condition in readings}, key=lambda condition: condition.value))
+    if not in_windows or len(conditions) == 1:
+        return alone
+    return [*alone, *(reading._replace(beside=conditions) for reading in alone)]
 
 
 def predict(
@@ -367,31 +389,48 @@ class PredictModule(pl.LightningModule):
 
     def predict_step(self, batch: _Batch, batch_idx: int) -> None:
         """Compute the rows of one chunk and the counts of its traces, and write them."""
-        tally, admitted, rows = Tally(), [], []
-        for trace in batch[1]:
-            if (reason := self._work.refusal(trace)) is None:
-                admitted.append(trace)
-            else:
-                tally.count(reason)
-                self._advance(len(trace.thinking))
+        tally = Tally()
         try:
-            for trace, row in zip(admitted, self._work.score(admitted), strict=True):
-                _check(row, self._work.name)
-                tally.count(row)
-                rows.append(row)
-                self._advance(len(trace.thinking))
-        except (MemoryError, RuntimeError, MemoryLimitError) as error:  # batches are as small as they can be made
-            if not isinstance(error, MemoryLimitError) and not is_out_of_memory(error):
-                raise
-            why = error if isinstance(error, MemoryLimitError) else f"out of memory. {MEMORY_FIX}"
-            raise MemoryLimitError(
-                f"{self._work.name}, at trace '{admitted[len(rows)].id}' or soon after: {why}. Finished chunks are kept"
-            ) from error
-        self._parts.write(batch[0], rows, tally)
+            results = computed(self._work, batch[1], self._advance)
+        except MemoryLimitError as error:
+            raise MemoryLimitError(f"{error}. Finished chunks are kept") from error
+        for result in results:
+            tally.count(result)
+        self._parts.write(batch[0], [row for row in results if not isinstance(row, str)], tally)
 
     def transfer_batch_to_device(self, batch: _Batch, device: torch.device, dataloader_idx: int) -> _Batch:
         """Leave the traces, which are texts."""
         return batch
+
+
+def computed(work: Work, traces: Sequence[Trace], advance: Callable[[int], None] = lambda _: None) -> list[Any]:
+    """Compute the rows of some traces, in order; a refused trace has the reason in place of a row.
+
+    `advance` gets the characters of every finished trace.
+
+    Raises:
+        ModelError: Numbers are not finite.
+        MemoryLimitError: A single text does not fit the memory.
+    """
+    results: list[Any] = []
+    for trace in traces:
+        results.append(work.refusal(trace))
+        if results[-1] is not None:
+            advance(len(trace.thinking))
+    admitted, num_done = [i for i, reason in enumerate(results) if reason is None], 0
+    try:
+        for i, row in zip(admitted, work.score([traces[i] for i in admitted]), strict=True):
+            _check(row, work.name)
+            results[i] = row
+            advance(len(traces[i].thinking))
+            num_done += 1
+    except (MemoryError, RuntimeError, MemoryLimitError) as error:  # batches are as small as they can be made
+        if not isinstance(error, MemoryLimitError) and not is_out_of_memory(error):
+            raise
+        why = error if isinstance(error, MemoryLimitError) else f"out of memory. {MEMORY_FIX}"
+        named = traces[admitted[num_done]].id
+        raise MemoryLimitError(f"{work.name}, at trace '{named}' or soon after: {why}") from error
+    return results
 
 
 def _check(row: Any, name: str) -> None:

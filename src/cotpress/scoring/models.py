@@ -30,6 +30,8 @@ class Models:
         reference: Output of the reference stage; None if the base model stands for the reference model.
         distilled: Output of the distill stage; None if no scorer learns from its labels.
         key: Setting of the base model's path, for messages.
+        given: A model with its tokenizer that the caller has loaded, in place of those of `config`; it reads on its
+            device, in its number format.
     """
 
     config: ModelConfig
@@ -38,18 +40,21 @@ class Models:
     trainer: TrainerConfig
     store: ArtifactStore
     key: str = "model.path"
+    given: "tuple[PreTrainedModel, PreTrainedTokenizerBase] | None" = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: vars(self)[name] for name in ("config", "reference", "distilled", "trainer", "store", "key")}
 
     def reading_with(self, config: ModelConfig) -> "Models":
-        """The same models with other settings of the base model, such as its number format."""
-        return self if config == self.config else replace(self, config=config)
+        """The same models with other settings of the base model, such as its number format; the same for equal ones."""
+        if self.given is not None or config == self.config:
+            return self
+        return self._others.setdefault(repr(config), replace(self, config=config))
 
     @property
     def device(self) -> torch.device:
         """Device of the calling process; jobs are made in one process and carried out in others."""
-        return pick_device(self.trainer)
+        return pick_device(self.trainer) if self.given is None else self.given[0].device
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -79,6 +84,8 @@ class Models:
     @cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """Tokenizer of the base model and the reference model."""
+        if self.given is not None:
+            return self.given[1]
         return load_tokenizer(self.config, self.store, key=self.key)
 
     def reader(self, template: Template, tokens_per_batch: int) -> Reader:
@@ -95,6 +102,8 @@ class Models:
             ModelError: It cannot be loaded.
             ArtifactError: The artifact of the reference model holds no model.
         """
+        if self.given is not None:
+            return self.given[0]
         reference = self.reference if read_by is ReadBy.reference else None
         key = (reference is not None, forwards_only and self.trainer.compile)
         if key not in self._loaded:
@@ -117,4 +126,8 @@ class Models:
 
     @cached_property
     def _loaded(self) -> "dict[tuple[bool, bool], PreTrainedModel]":
+        return {}
+
+    @cached_property
+    def _others(self) -> "dict[str, Models]":
         return {}

@@ -79,17 +79,26 @@ class Tally:
 
 def plan_chunks(traces: Path) -> list[Chunk]:
     """The chunks of the training traces of a data artifact, in order; the same in every call."""
+    tables = _training(traces, ["thinking", "split"])
+    lengths = (n for table in tables for n in pc.utf8_length(table.column("thinking")).to_pylist())
     chunks: list[Chunk] = []
-    first = count = size = 0
-    for table in _training(traces, ["thinking", "split"]):
-        for length in pc.utf8_length(table.column("thinking")).to_pylist():
-            count, size = count + 1, size + length
-            if size >= CHUNK_CHARACTERS:
-                chunks.append(Chunk(len(chunks), first, count, size))
-                first, count, size = first + count, 0, 0
-    if count:
+    first = 0
+    for count, size in chunk_sizes(lengths):
         chunks.append(Chunk(len(chunks), first, count, size))
+        first += count
     return chunks
+
+
+def chunk_sizes(lengths: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Yield the numbers of traces and of thinking characters of each chunk, for the lengths of all thinking texts."""
+    count = size = 0
+    for length in lengths:
+        count, size = count + 1, size + length
+        if size >= CHUNK_CHARACTERS:
+            yield count, size
+            count = size = 0
+    if count:
+        yield count, size
 
 
 def read_chunks(traces: Path, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, list[Trace]]]:

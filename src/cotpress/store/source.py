@@ -58,6 +58,7 @@ UNFOLLOWED = {
 """Modules and packages whose change changes no result, or changes another part of the identity. Modules named `config`
 are not followed either: the values of settings are part of identities."""
 CHOICES = {
+    "cotpress.compression.cutting": {"cotpress.answers", "cotpress.compression.first_solution"},
     "cotpress.compression.stage": {"cotpress.answers", "cotpress.compression.first_solution"},
     "cotpress.data.conversion": {"cotpress.answers", "cotpress.data.statement"},
     "cotpress.data.formats": {"cotpress.data.statement"},  # a text

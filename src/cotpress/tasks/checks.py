@@ -70,7 +70,7 @@ from cotpress.tasks.students import examinees as trained_examinees
 from cotpress.tasks.students import needs_original
 from cotpress.tasks.systems import Examinee, context_tokens, examine
 from cotpress.tasks.train import artifacts_until, train_students
-from cotpress.tracking import Tracker
+from cotpress.tracking import silent_tracker
 from cotpress.training.config import Method, Overlong, SavedReferenceConfig
 from cotpress.training.start import Start
 
@@ -340,7 +340,7 @@ def word_weights(config: Config) -> Problems:
         return
     store = FindingStore(artifact_store(config.output_root))
     kind: type[Compression[Any]] = Export if isinstance(config, CompressConfig) else Compression
-    flow = kind(config, _silent(), store)
+    flow = kind(config, silent_tracker(), store)
     if _stage_of(lambda: flow.decisions) != "":
         tokenizer = partial(load_tokenizer, config.model, artifact_store(config.output_root))
         yield from _tried(word_counter, config.compression.word_weights, tokenizer)
@@ -404,7 +404,7 @@ def data(config: Config) -> Problems:
         yield from _tried(problems, config.benchmark, store)
     if isinstance(config, EvaluateConfig):
         return
-    flow = Scoring(config, _silent())
+    flow = Scoring(config, silent_tracker())
     found: list[CotpressError] = []
     for group, kind in _data_of(config).items():
         found += _tried(_read, kind, store, group)
@@ -570,11 +570,11 @@ def first_missing(config: Config, asked: Asked = given_examinees) -> str | None:
 
     match config:
         case TrainConfig():
-            return _stage_of(partial(_trained, config, Flow(config, _silent(), store)))
+            return _stage_of(partial(_trained, config, Flow(config, silent_tracker(), store)))
         case EvaluateConfig():
             return _stage_of(evaluated)
         case CompressConfig():
-            return _stage_of(Export(config, _silent(), store).compressed)
+            return _stage_of(Export(config, silent_tracker(), store).compressed)
         case FidelityConfig():
             return _missing(config, lambda flow: flow.scores)
 
@@ -594,7 +594,7 @@ def _trained(config: TrainConfig, flow: Flow) -> None:
 def _missing(config: ScoringPipelineConfig, look: Callable[[Scoring[Any]], object]) -> str | None:
     """The stage of the first artifact that a part of the flow has to compute; see `first_missing`."""
     kind: type[Scoring[Any]] = Flow if isinstance(config, TrainConfig) else Scoring
-    flow = kind(config, _silent(), FindingStore(artifact_store(config.output_root)))
+    flow = kind(config, silent_tracker(), FindingStore(artifact_store(config.output_root)))
     return _stage_of(partial(look, flow))
 
 
@@ -606,11 +606,6 @@ def _stage_of(look: Callable[[], object]) -> str | None:
     except CotpressError:
         return None
     return ""
-
-
-def _silent() -> Tracker:
-    """A tracker that writes nothing, as it is never closed."""
-    return Tracker(Path(), curves=False)
 
 
 def lengths(config: TrainConfig) -> Problems:

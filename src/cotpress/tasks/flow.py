@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from cotpress.compression.config import CompressionConfig, Protection, Selection
+from cotpress.compression.cutting import Cutter
 from cotpress.compression.ranking import unescaped
 from cotpress.compression.stage import compress, compress_shard, token_table
 from cotpress.config import CompressConfig, FidelityConfig, PipelineConfig, ScoringPipelineConfig, TrainConfig
@@ -29,6 +30,7 @@ from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
 from cotpress.modeling.weights import TrainedWeights
 from cotpress.records import ORIGINAL, RANDOM, SHORTEST, TRACES_FILE, Origin, System
 from cotpress.report.results import StageRecord
+from cotpress.scoring.direct import DirectScorer
 from cotpress.scoring.job import ChunkJob, Job, scoring_job
 from cotpress.scoring.models import Models
 from cotpress.scoring.scorers import llmlingua2_compat, llmlingua_compat
@@ -153,9 +155,9 @@ class Scoring(Generic[ScoringT]):
 
     @cached_property
     def _scoring(self) -> Job:
-        return scoring_job(self._config.scorer, traces=self.traces, models=self._models())
+        return scoring_job(self._config.scorer, traces=self.traces, models=self.models())
 
-    def _models(self) -> Models:
+    def models(self) -> Models:
         """The models that the scorer uses; those that have to be trained are trained first."""
         c = self._config
         return Models(
@@ -190,10 +192,16 @@ class Compression(Scoring[PipelineT]):
         if compression.selection is Selection.llmlingua_compat:
             size = compression.iterative_size
             return llmlingua_compat.decision_job(
-                c.scorer, ratio=c.ratio, iterative_size=size, traces=self.traces, models=self._models()
+                c.scorer, ratio=c.ratio, iterative_size=size, traces=self.traces, models=self.models()
             )
+        options = self._llmlingua2_options
+        return llmlingua2_compat.decision_job(c.scorer, options, traces=self.traces, models=self.models())
+
+    @property
+    def _llmlingua2_options(self) -> llmlingua2_compat.Llmlingua2Options:
+        c, compression = self._config, self._config.compression
         mixed = tuple(sorted(compression.mixed_ratios))
-        options = llmlingua2_compat.Llmlingua2Options(
+        return llmlingua2_compat.Llmlingua2Options(
             ratios=mixed or (c.ratio,),
             seed=c.seed if mixed else 0,
             force_tokens=tuple(dict.fromkeys(map(unescaped, compression.keep_strings))),
@@ -201,7 +209,28 @@ class Compression(Scoring[PipelineT]):
             drop_consecutive=compression.drop_consecutive,
             word_weights=compression.word_weights,
         )
-        return llmlingua2_compat.decision_job(c.scorer, options, traces=self.traces, models=self._models())
+
+    def direct(self, models: Models) -> DirectScorer | None:
+        """The scorer, or what decides in its place, for traces in memory; None where all tokens stay."""
+        c, selection = self._config, self._config.compression.selection
+        if not c.uses_scorer or self._keeps_all:
+            return None
+        if selection is Selection.llmlingua_compat:
+            size = c.compression.iterative_size
+            deciding = llmlingua_compat.LlmlinguaCompat.deciding(c.scorer, models, ratio=c.ratio, iterative_size=size)
+            return DirectScorer(deciding)
+        if selection is Selection.llmlingua2_compat:
+            settings = llmlingua2_compat.llmlingua2_settings(c.scorer)
+            return DirectScorer(llmlingua2_compat.Llmlingua2Compat.built(settings, models, self._llmlingua2_options))
+        return DirectScorer.of(c.scorer, models)
+
+    def cutter(self, tokenizer: "PreTrainedTokenizerBase") -> Cutter:
+        """What cuts traces in memory by the scores of `direct`, with the student's tokenizer."""
+        c = self._config
+        return Cutter.of(
+            c.compression, ratio=c.ratio, seed=c.seed, is_scored=c.uses_scorer, tokenizer=tokenizer,
+            tokenizer_key=tokenizer_fingerprint(tokenizer), extractor=c.data.extractor,
+        )  # fmt: skip
 
     @property
     def selected_by(self) -> Artifact | None:

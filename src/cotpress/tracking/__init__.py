@@ -147,6 +147,11 @@ class Tracker:
             self._last |= rows
 
 
+def silent_tracker() -> Tracker:
+    """A tracker that writes nothing, as it is never closed."""
+    return Tracker(Path(), curves=False)
+
+
 @contextmanager
 def open_tracker(config: TrackerConfig, job: Job) -> Iterator[Tracker]:
     """Open the tracker of one job; it is closed at the end also after an exception.

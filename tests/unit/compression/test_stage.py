@@ -8,7 +8,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from cotpress.compression import stage
+from cotpress.compression import cutting, stage
 from cotpress.compression.config import (
     Alignment,
     Allocation,
@@ -396,7 +396,7 @@ def test_rows_made_in_many_chunks_or_shards_have_the_same_bytes(
     assert shared.shard(1, 3, scores, **config)
     with monkeypatch.context() as patch:
         # Nothing is left to compute but the cut of traces that share the kept tokens.
-        patch.setattr(stage, "_cut" if allocation is Allocation.fixed else "survey", None)
+        patch.setattr(cutting, "_cut" if allocation is Allocation.fixed else "survey", None)
         assert content(shared.run(scores, **config)) == whole
         assert shared.shard(1, 3, scores, **config)
 
@@ -405,7 +405,7 @@ def test_interrupted_compression_goes_on_from_its_finished_chunks(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parts, "CHUNK_CHARACTERS", 300)
-    world.traces, cut, computed = MANY, stage._cut, list[str]()
+    world.traces, cut, computed = MANY, cutting._cut, list[str]()
     scores = world.scores()
 
     def dies(*arguments: Any) -> list[CompressedTrace]:
@@ -415,12 +415,12 @@ def test_interrupted_compression_goes_on_from_its_finished_chunks(
         computed.extend(row.id for row in rows)
         return rows
 
-    monkeypatch.setattr(stage, "_cut", dies)
+    monkeypatch.setattr(cutting, "_cut", dies)
     with pytest.raises(KeyboardInterrupt):
         world.run(scores)
     assert 10 < len(computed) < 40
     monkeypatch.setattr(
-        stage, "_cut", lambda *arguments: computed.extend(t.trace.id for t in arguments[2]) or cut(*arguments)
+        cutting, "_cut", lambda *arguments: computed.extend(t.trace.id for t in arguments[2]) or cut(*arguments)
     )
     artifact = world.run(scores)
     assert computed == [t.id for t in MANY] == [row.id for row in rows_of(artifact)]

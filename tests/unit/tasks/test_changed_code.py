@@ -230,7 +230,8 @@ ROOTS = [
     loading.load_tokenizer, tiny, sources, *(entry.scorer for entry in SCORERS.values()),
 ]  # fmt: skip
 OUTSIDE = {
-    "cotpress": "the version",
+    "cotpress": "the version, and the names of the API",
+    "cotpress.api": "results in memory, which are no artifacts",
     "cotpress.cli": "command line",
     "cotpress.compression.export": "files of compress.py, which are written by every run",
     "cotpress.config": "settings, which are part of identities",
@@ -240,6 +241,7 @@ OUTSIDE = {
     "cotpress.hub": "uploads",
     "cotpress.jobs": "processes",
     "cotpress.planning": "counts",
+    "cotpress.scoring.direct": "scores in memory, for the API",
     "cotpress.report": "tables and pages, which every run makes",
     "cotpress.store.grid": "tables",
     "cotpress.store.results": "files of run directories",

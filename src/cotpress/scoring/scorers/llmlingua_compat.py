@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -203,11 +203,9 @@ def decision_job(
     from cotpress.devices.launch import Alike
     from cotpress.scoring.job import ChunkJob
     from cotpress.scoring.models import Models as AllModels
-    from cotpress.scoring.table import model_to_read
     from cotpress.store.source import identified
 
-    settings = llmlingua_settings(config)
-    models = models.reading_with(model_to_read(settings, models.config))
+    settings, models = _reading(config, models)
     identity = {
         "scorer": {"name": settings.name, "condition": settings.condition},
         "ratio": ratio,
@@ -223,6 +221,14 @@ def decision_job(
     return ChunkJob("decide", settings.name, own, make, traces, models.trainer, models.store, alike=alike)
 
 
+def _reading(config: ScorerConfig, models: Models) -> tuple[Settings, Models]:
+    """Return the settings of the score and the models in its number format; raises `ConfigError`."""
+    from cotpress.scoring.table import model_to_read
+
+    settings = llmlingua_settings(config)
+    return settings, models.reading_with(model_to_read(settings, models.config))
+
+
 class LlmlinguaCompat(TokenScorer[Settings]):
     """Decides at one ratio. It has the form of a scorer, but its values are 1 and 0 and depend on the ratio."""
 
@@ -232,6 +238,11 @@ class LlmlinguaCompat(TokenScorer[Settings]):
         check_cache(f"{config.name} with compression=llmlingua_compat", self._model)
         self._ratio, self._iterative_size = ratio, iterative_size
         self._num_special = len(self._tokenizer("")["input_ids"])
+
+    @classmethod
+    def deciding(cls, config: ScorerConfig, models: Models, *, ratio: float, iterative_size: int) -> Self:
+        """Load what decides in the calling process; arguments and errors as `decision_job`."""
+        return cls(*_reading(config, models), ratio, iterative_size)
 
     def refusal(self, trace: Trace) -> str | None:
         """Refuse traces without their condition, and texts that the release would cut before it reads them."""

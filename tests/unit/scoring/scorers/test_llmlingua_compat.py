@@ -1,7 +1,5 @@
 """The release's keep masks: against a slow version without a cache, against its own outputs, and through the flow."""
 
-import difflib
-import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,10 +35,10 @@ from cotpress.store.artifacts import ArtifactStore
 from cotpress.store.tables import read_records
 from cotpress.tasks.flow import Compression
 from cotpress.tracking import Tracker
+from support.llmlingua import NUM_RELEASED, SHARED, check_released, released
 from support.scoring import models_of
 
 ROOT = Path(__file__).parents[4]
-SHARED = ROOT.parent / "shared"
 CTS = CtsConfig(name="cts")
 PLAIN = SelfInformationConfig(name="self_information", condition=Condition.none)
 
@@ -309,25 +307,16 @@ def smollm2(tmp_path_factory):
         pytest.skip(str(error))
 
 
-def read_rows(name):
-    return [json.loads(line) for line in (SHARED / name).read_text(encoding="utf-8").split("\n") if line]
-
-
 @pytest.mark.shared
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("number", range(18))
+@pytest.mark.parametrize("number", range(NUM_RELEASED))
 def test_keeps_what_the_release_kept(number, smollm2):
+    row, data = released(number)
     model, tokenizer = smollm2
-    golden = read_rows("golden/llmlingua_cts.jsonl")
-    assert len(golden) == 18
-    row = golden[number]
-    data = next(d for d in read_rows("data/long_cot_ci.jsonl") if d["id"] == row["id"])
     trace = Trace(**{k: data[k] for k in ("id", "question", "thinking", "response")}, answer="")
     compat = compat_of(CTS, model, tokenizer, 8192, row["args"]["rate"], row["args"]["iterative_size"])
     assert compat.refusal(trace) is None
     kept = np.array(ids_of(tokenizer, trace.thinking))[decisions(compat, trace)]
     # The release hands over text: its characters are those of the kept ids together.
-    ours, theirs = ids_of(tokenizer, tokenizer.decode(kept.tolist())), ids_of(tokenizer, row["compressed"])
-    assert difflib.SequenceMatcher(None, ours, theirs, autojunk=False).ratio() >= 0.99
-    assert abs(len(ours) - row["num_compressed_tokens"]) <= 0.01 * row["num_tokens"]
+    check_released(tokenizer, tokenizer.decode(kept.tolist()), row)
