@@ -1,4 +1,4 @@
-"""The notebook is executed from top to bottom on the tiny model."""
+"""The notebook is executed from top to bottom on the tiny model, and its committed outputs are those of a whole run."""
 
 import importlib.util
 import json
@@ -19,6 +19,19 @@ def _cells(kind: str) -> list[dict[str, Any]]:
 
 def _output(cell: dict[str, Any]) -> str:
     return json.dumps(cell["outputs"])
+
+
+def test_committed_outputs_are_of_one_run_without_errors() -> None:
+    cells = _cells("code")
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    assert not [cell for cell in cells for output in cell["outputs"] if output["output_type"] == "error"]
+    assert sum(bool(cell["outputs"]) for cell in cells) >= len(cells) - 2
+
+
+def test_committed_outputs_are_of_the_embedded_default_and_hold_no_local_path() -> None:
+    outputs = "".join(_output(cell) for cell in _cells("code"))
+    assert "smollm2 on planted" in outputs
+    assert re.findall(r"/(?:tmp|root|home|work)/[^\s\"\\]*", outputs) == []
 
 
 def test_links_of_the_notebook_exist() -> None:
