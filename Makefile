@@ -12,7 +12,7 @@ PEERS := .peers
 VLLM := .vllm
 LLAMA := .llama
 
-.PHONY: help run test test-package test-kills test-slow test-slurm test-peers test-vllm fuzz audit bench docs docs-site check lint types clean install
+.PHONY: help run test test-package test-kills test-slow test-slurm test-peers test-vllm fuzz audit bench docs docs-site notebook check lint types clean install
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -83,6 +83,10 @@ docs: $(READY)  ## write the tables that docs take from code
 
 docs-site: $(READY)  ## docs/ as a site in .site, with strict links and the reference from docstrings: one minute
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --config-file docs/site/mkdocs.yml
+
+notebook: $(READY)  ## run notebooks/tour.ipynb on the embedded default and keep what it prints: some minutes
+	rm -rf notebooks/outputs
+	$(BIN)/jupyter-execute --inplace --timeout=1800 notebooks/tour.ipynb
 
 check: lint types  ## lint, types, import layers
 

@@ -21,13 +21,24 @@ PACKAGE = ROOT / "src/cotpress"
 PAGES = {".md", ".ipynb"}
 IMAGES = {".png", ".svg", ".jpg", ".gif"}
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".sh": "bash", ".toml": "toml", ".csv": "text"}
-STARTING_PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+STARTING_PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "notebooks/tour.ipynb")
 FENCED = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"""(\]\(|\b(?:src|srcset)=")([^)"\s#]+)((?:\#[^)"\s]*)?[)"])""")
 ROW = re.compile(r"^\|.*\|$", re.MULTILINE)
 CODE = re.compile(r"`[^`]*`")
-FOLDERS = ("data", "distill", "scoring", "compression", "training", "evaluation", "report", "fidelity", "generation")
-"""Packages that come first in the reference, in the order of the flow."""
+FOLDERS = (
+    "api",
+    "data",
+    "distill",
+    "scoring",
+    "compression",
+    "training",
+    "evaluation",
+    "report",
+    "fidelity",
+    "generation",
+)
+"""Packages that come first in the reference: the calls from Python, then the flow."""
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:

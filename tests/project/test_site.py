@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
+CONFIGURATION = ROOT / "docs/site/mkdocs.yml"
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="needs the extra docs")
 
 
@@ -38,6 +40,8 @@ def _rewritten(hooks: dict[str, Any], text: str, place: str) -> str:
         ("experiments/mini_cts/README.md", "plot.png", "plot.png"),
         ("experiments/mini_cts/README.md", "../../docs/data.md", "../../data.md"),
         ("experiments/mini_cts/README.md", "table-seeds.csv", "../../files/experiments/mini_cts/table-seeds.csv.md"),
+        ("notebooks/tour.md", "../docs/data.md", "../data.md"),
+        ("index.md", "notebooks/tour.ipynb", "notebooks/tour.md"),
         ("data.md", "https://arxiv.org/abs/2505.17827", "https://arxiv.org/abs/2505.17827"),
         ("data.md", "#labels", "#labels"),
     ],
@@ -85,12 +89,15 @@ def test_reference_has_a_page_for_every_package(hooks: dict[str, Any]) -> None:
     assert "::: cotpress.scoring.scorers.cts\n" in pages["scoring"]
 
 
+def test_navigation_names_every_page_once() -> None:
+    named = re.findall(r"^ +- [^:\n]+: (\S+\.md)$", CONFIGURATION.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(named) == sorted([*(p.name for p in (ROOT / "docs").glob("*.md")), "index.md", "notebooks/tour.md"])
+
+
 @pytest.mark.slow
 def test_site_builds_with_strict_links(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
-    done = subprocess.run(
-        [*command, "--config-file", str(ROOT / "docs/site/mkdocs.yml")], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*command, "--config-file", str(CONFIGURATION)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     start = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "Reasoning models think" in start
