@@ -44,7 +44,7 @@ def on_front(accuracy: NDArray[np.float64], tokens: NDArray[np.float64]) -> NDAr
     at_most = tokens[..., None, :] <= tokens[..., :, None]
     better = (accuracy[..., None, :] > accuracy[..., :, None]) | (tokens[..., None, :] < tokens[..., :, None])
     dominated: NDArray[np.bool_] = np.any(at_least & at_most & better, axis=-1)
-    return np.logical_not(dominated)
+    return ~dominated
 
 
 def front_shares(correct: NDArray[np.float64], tokens: NDArray[np.float64], draws: int = DRAWS) -> NDArray[np.float64]:
