@@ -31,15 +31,15 @@ def _rewritten(hooks: dict[str, Any], text: str, place: str) -> str:
     ("place", "link", "expected"),
     [
         ("index.md", "docs/data.md#labels", "data.md#labels"),
-        ("index.md", "docs/figures/results-light.svg", "figures/results-light.svg"),
-        ("index.md", "experiments/mini_cts/README.md", "experiments/mini_cts/README.md"),
+        ("scaling.md", "../experiments/several_machines/plot.png", "experiments/several_machines/plot.png"),
+        ("index.md", "experiments/real_traces/README.md", "experiments/real_traces/README.md"),
         ("data.md", "../README.md#start", "index.md#start"),
         ("data.md", "scorers.md", "scorers.md"),
         ("data.md", "../src/cotpress/records.py", "files/src/cotpress/records.py.md"),
         ("data.md", "../src/cotpress/scoring/scorers", "files/src/cotpress/scoring/scorers.md"),
-        ("experiments/mini_cts/README.md", "plot.png", "plot.png"),
-        ("experiments/mini_cts/README.md", "../../docs/data.md", "../../data.md"),
-        ("experiments/mini_cts/README.md", "table-seeds.csv", "../../files/experiments/mini_cts/table-seeds.csv.md"),
+        ("experiments/real_traces/README.md", "plot.png", "plot.png"),
+        ("experiments/real_traces/README.md", "../../docs/data.md", "../../data.md"),
+        ("experiments/real_traces/README.md", "deletions.csv", "../../files/experiments/real_traces/deletions.csv.md"),
         ("notebooks/tour.md", "../docs/data.md", "../data.md"),
         ("index.md", "notebooks/tour.ipynb", "notebooks/tour.md"),
         ("data.md", "https://arxiv.org/abs/2505.17827", "https://arxiv.org/abs/2505.17827"),
@@ -51,8 +51,8 @@ def test_links_point_to_places_in_the_site(hooks: dict[str, Any], place: str, li
 
 
 def test_pictures_in_html_are_found(hooks: dict[str, Any]) -> None:
-    text = '<source srcset="docs/figures/results-dark.svg"><img src="docs/figures/results-light.svg">'
-    assert _rewritten(hooks, text, "index.md") == text.replace("docs/", "")
+    text = '<source srcset="../experiments/real_traces/plot.svg"><img src="../experiments/real_traces/plot.png">'
+    assert _rewritten(hooks, text, "data.md") == text.replace("../", "")
 
 
 def test_code_keeps_what_looks_like_a_link(hooks: dict[str, Any]) -> None:
