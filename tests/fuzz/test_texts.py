@@ -6,6 +6,7 @@ import json
 import tempfile
 from pathlib import Path
 
+import datasets
 import numpy as np
 import yaml
 from hypothesis import given
@@ -184,6 +185,9 @@ def test_every_row_is_exported_whole(found: list[tuple[str, str, str]], kind: Ex
     ]  # fmt: skip
     with tempfile.TemporaryDirectory() as place:
         path = export(rows, kind, Path(place), ChatConfig(system=system))
+        if kind is ExportFormat.datasets:
+            assert list(datasets.load_from_disk(str(path))["compressed_thinking"]) == [t for t, _, _ in found]
+            return
         assert path.name == FILES[kind]
         if kind is ExportFormat.parquet:
             assert [r.compressed_thinking for r in read_records(path, CompressedTrace)] == [t for t, _, _ in found]

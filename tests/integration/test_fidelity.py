@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 
 from cotpress.config import FidelityConfig, register_schemas, to_objects
 from cotpress.tasks.fidelity import fidelity
-from support.commands import ROOT, Command
+from support.commands import ROOT, Command, environment
 
 pytestmark = pytest.mark.timeout(300)
 SMALL = ["model=tiny", "data.num_traces=24", "truth.num_traces=30", "num_resamples=400"]
@@ -59,8 +59,12 @@ def test_interval_of_random_scores_covers_one_half(folder: Path) -> None:
 
 
 def test_repeated_job_computes_nothing_and_shows_the_table_of_all_jobs(
-    sweep: "subprocess.CompletedProcess[str]", folder: Path, capsys: pytest.CaptureFixture[str]
+    sweep: "subprocess.CompletedProcess[str]",
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("COLUMNS", environment()["COLUMNS"])  # the width of the commands' tables
     register_schemas()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         overrides = ["scorer=random", f"output_root={folder.parent}", *SMALL]

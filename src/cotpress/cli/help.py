@@ -79,8 +79,10 @@ PLAN = "  plan=true          memory on 1 to 8 GPUs and GPU hours of what would r
 """Line of the page of `train`."""
 _SETTINGS = {
     "ratio": "ratio=R            fraction of the thinking tokens KEPT, in [0, 1]",
-    "output": "output=DIR         folder for the result",
-    "export": "export=FORMAT      parquet, trl, llamafactory or openai",
+    "output": "output=DIR         folder for the result; of compress also hf://OWNER/NAME",
+    "export": "export=FORMAT      parquet, trl, llamafactory, openai or datasets (for load_from_disk and the hub)",
+    "private": "private=false      an upload by output=hf://OWNER/NAME that everybody sees",
+    "license": "license=ID         licence of the card, instead of that of the source",
     "shard": "shard=K/N          score and compress the Kth of N shares of the traces",
     "adapter": "adapter=DIR        PEFT adapter, or a hub id",
     "marker": "marker=true        the adapter was trained with a ratio marker, and no record says so",
@@ -99,7 +101,7 @@ _SETTINGS = {
 """Settings that stand by themselves, with their meaning."""
 OWN = {
     "train": ("ratio", "until", "seed", "name", "output_root", "plugins"),
-    "compress": ("ratio", "output", "export", "shard", "seed", "name", "output_root", "plugins"),
+    "compress": ("ratio", "output", "export", "private", "license", "shard", "seed", "name", "output_root", "plugins"),
     "fidelity": ("confidence", "num_resamples", "seed", "name", "output_root", "plugins"),
     "evaluate": ("adapter", "runs", "ratio", "marker", "n", "seed", "name", "output_root", "plugins"),
     "report": ("runs", "output", "viewer_traces", "margin", "output_root", "plugins"),

@@ -197,7 +197,10 @@ def test_reduction_is_shown_as_a_change(reduction: float | None, text: str) -> N
     assert change(reduction) == text
 
 
-def test_output_without_a_terminal_is_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_without_a_terminal_is_plain_text(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     show(table_of(row()), "title")
     assert capsys.readouterr().out == plain_table(table_of(row()), "title") + "\n"
 
