@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 
 from cotpress import plugins
@@ -103,11 +104,18 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.fixture(autouse=True)
-def registries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Registries of this test alone."""
+def registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Registries of this test alone, Hydra's store of choices among them."""
     monkeypatch.setattr(plugins, "CHOICES", {})
     monkeypatch.setattr(registry, "SOURCES", {})
     monkeypatch.setattr(stage, "SOURCES", registry.SOURCES)
+    register_schemas()
+    groups = {name: files for name, files in ConfigStore.instance().repo.items() if name != "hydra"}
+    before = {name: set(files) for name, files in groups.items() if isinstance(files, dict)}
+    yield
+    for name, known in before.items():
+        for added in set(groups[name]) - known:
+            del groups[name][added]
 
 
 def _settings(base: type, **fields: Any) -> type:
