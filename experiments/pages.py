@@ -129,7 +129,7 @@ _SIGNED = {"minus position": "+.3f"}
 
 
 def _first_solution(rows: _Rows) -> Iterator[list[str]]:
-    """What the first solution keeps, by the statements that count."""
+    """Kept share and agreement of the first solution, by the kind of statement that counts as one."""
     yield ["statement", "measure", "traces", "questions", "value [CI]"]
     for row in rows:
         yield [row["statement"], row["measure"], row["traces"], row["n"], _interval(row, "", 1.0, ".3f")]

@@ -42,7 +42,7 @@ _scorers: dict[str, DirectScorer | None] = {}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Opened:
-    """What a call scores and cuts with; the scorer is None where all tokens stay."""
+    """Configuration, scorer and cutter of a call; the scorer is None where all tokens stay."""
 
     config: CompressConfig
     given: Loaded | None

@@ -1,4 +1,4 @@
-"""What to type in place of a key that does not exist: a name of another program, a setting at another place, a path.
+"""Suggestions for a key that does not exist: a name of another program, a setting at another place, a path.
 
 `MEANT` is the one table of other programs' names. Where a setting stands, and with which choices, is read from the
 classes of the configuration (`schema.settings_of`), so a suggestion names only settings of the command.
@@ -24,7 +24,7 @@ VALUE = "VALUE"
 
 @dataclass(frozen=True, slots=True)
 class Meant:
-    """What is meant by a name of another program.
+    """Settings of this project that stand for a name of another program.
 
     Attributes:
         own: What may be typed instead. A name such as `epochs` is that of settings at any place and takes the value
@@ -107,14 +107,14 @@ _TABLE: dict[str, Meant] = {
     "max_new_tokens max_gen_toks max_completion_tokens": Meant(("benchmark.max_new_tokens",)),
 }
 MEANT = {name: meant for names, meant in _TABLE.items() for name in names.split()}
-"""What is meant by the names of other programs."""
+"""Settings of this project by the names that other programs have for them."""
 WORDS: dict[str, dict[str, str]] = {
     "devices": {"all": "null", "auto": "null"},
     "dtype": {"bf16": "bfloat16", "fp16": "bfloat16", "float16": "bfloat16", "half": "bfloat16", "fp32": "float32"},
     "strategy": {"fsdp": "fsdp2", "deepspeed": "fsdp2"},
     "method": {"qlora": "lora"},
 }
-"""What is meant by other programs' values of settings, by the name of the setting."""
+"""Values of this project by the setting and by the values that other programs have for it."""
 
 _NAMED = {
     "data": "traces", "sft": "students", "reference": "reference model", "benchmark": "problems",
@@ -160,13 +160,13 @@ def meant_elsewhere(key: str, value: str, entry: str, conf: Path) -> str:
 
 
 def known_words(entry: str, conf: Path) -> set[str]:
-    """Names that a setting may be meant by: those of the script's groups and settings, and of other programs."""
+    """Names that users type for a setting: those of the script's groups and settings, and of other programs."""
     settings = settings_of(entry, conf)
     return {*groups_of(entry, conf), *(key.rpartition(".")[2] for key in settings), *MEANT}
 
 
 def choice_of_path(place: str, value: str, entry: str, conf: Path) -> str:
-    """What to type to read a file, folder or hub id at the place of a group; empty for what is no such thing."""
+    """Settings that read a file, folder or hub id given as the choice of a group; empty for any other value."""
     group, _, inner = place.partition("@")
     for file in sorted((conf / group).glob("*.yaml")):
         if _HUB_ID.fullmatch(value) and f"dataset: {value}\n".lower() in file.read_text(encoding="utf-8").lower():
@@ -209,7 +209,7 @@ class _Words:
         self.told = ""
 
     def of(self, own: Sequence[str], key: str) -> list[str]:
-        """What may be typed, by the texts of `Meant.own`, in place of a key."""
+        """Return the settings to type in place of a key, made from the texts of `Meant.own`."""
         texts: dict[str, str] = {}
         for text in own:
             for place, typed in self._texts(text, key):

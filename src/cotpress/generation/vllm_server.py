@@ -97,8 +97,8 @@ def installed(python: str) -> Installed:
         ConfigError: There is no such program, it has no vLLM, or it sees no device that its vLLM runs on.
     """
     fix = (
-        "Fix: python=PATH of an environment with vLLM, made by `python -m venv DIR && DIR/bin/pip install vllm` (its "
-        "pins may differ from those of cotpress)"
+        "Fix: give DIR/bin/python of an environment with vLLM, made by `python -m venv DIR && DIR/bin/pip install "
+        "vllm` (its pins may differ from those of cotpress)"
     )
     try:
         done = subprocess.run(  # noqa: S603 (the interpreter of the settings)

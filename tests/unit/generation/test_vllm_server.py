@@ -89,7 +89,7 @@ def test_interpreter_without_vllm_is_an_error_that_names_it(tmp_path):
     program = fake_vllm(tmp_path / "none", error="ModuleNotFoundError: No module named 'vllm'")
     with pytest.raises(ConfigError, match=rf"python: '{program}' cannot import vllm \(ModuleNotFoundError"):
         installed(str(program))
-    with pytest.raises(ConfigError, match=r"cannot be run .*Fix: python=PATH"):
+    with pytest.raises(ConfigError, match=r"cannot be run .*Fix: give DIR/bin/python"):
         installed(str(tmp_path / "missing"))
 
 
