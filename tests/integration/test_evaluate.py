@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -19,6 +18,7 @@ from cotpress.store.tables import read_records
 from support.commands import FEW_PROBLEMS, ROOT, Command, environment
 from support.openai_server import openai_server
 from support.served_model import ServedModel, save_adapter, save_model
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(300)
 NUM_PROBLEMS = 8
@@ -91,9 +91,7 @@ def test_killed_sweep_resumes_within_a_question_with_the_same_result(
         [sys.executable, str(ROOT / "evaluate.py"), *one_by_one], cwd=tmp_path, env=environment(),
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while _answered(tmp_path) < 3 and job.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.002)
+    wait_until(lambda: _answered(tmp_path) >= 3, 120, "three answers", job=job, every_s=0.002)
     os.killpg(job.pid, signal.SIGKILL)  # a job alone would answer the rest in the second until it misses its parent
     job.communicate()
     kept = _answered(tmp_path)

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,7 +37,7 @@ from cotpress.records import PROBLEMS_FILE, Problem
 from cotpress.store.artifacts import ArtifactStore
 from cotpress.store.tables import read_records
 from support.commands import Command
-from support.fake_vllm import are_gone
+from support.waiting import wait_until, wait_until_gone
 
 ROOT = Path(__file__).parents[2]
 PYTHON, LLAMA = (os.environ.get(name, "") for name in ("VLLM_PYTHON", "LLAMA_PYTHON"))
@@ -300,6 +301,13 @@ def _started_from(folder: Path) -> list[str]:
     return [line for line in listed.splitlines() if str(folder) in line and "vllm" in line]
 
 
+def _servers(parent: int, name: str = "") -> list[int]:
+    """Processes, with this name in their command line, of all groups that a command has started."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    leaders = [int(pid) for pid, above in map(str.split, listed.splitlines()) if int(above) == parent]
+    return [pid for leader in leaders for pid in _group(leader, name)]
+
+
 @needs_vllm
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_command_that_is_killed_leaves_no_server(command, number):
@@ -307,14 +315,12 @@ def test_command_that_is_killed_leaves_no_server(command, number):
     with subprocess.Popen(line, cwd=command.folder, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         assert any("vllm: vLLM" in text for text in process.stderr), "it loads"
-        time.sleep(8)
-        listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-        children = [int(pid) for pid, parent in map(str.split, listed.splitlines()) if int(parent) == process.pid]
-        servers = [pid for child in children for pid in _group(child)]
+        wait_until(lambda: _servers(process.pid, "EngineCore"), 120, "the process of the engine", job=process)
+        servers = _servers(process.pid)
         assert len(servers) >= 2
         process.send_signal(number)
         process.wait(60)
-        assert are_gone(servers, within_s=30)
+        wait_until_gone(servers, 30)
 
 
 @pytest.mark.skipif(not LLAMA, reason="run by make test-vllm, which makes the environment of llama.cpp")
@@ -369,12 +375,9 @@ def _likeliest_first(users: EvaluateConfig, store: ArtifactStore, asked: Sequenc
 
 
 def _wait_for(backend: ServerBackend, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            assert backend.listed() == ["smollm2"]
-        except GenerationError:
-            time.sleep(0.5)
-        else:
-            return
-    pytest.fail("llama.cpp's server does not answer")
+    def listed() -> list[str]:
+        with suppress(GenerationError):
+            return backend.listed()
+        return []
+
+    assert wait_until(listed, 120, "an answer of llama.cpp's server", job=process, every_s=0.5) == ["smollm2"]

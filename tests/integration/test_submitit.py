@@ -5,13 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from support.commands import ROOT, SMALL, Command, environment
 from support.fake_slurm import install, options
+from support.waiting import wait_until
 
 pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
 pytestmark = pytest.mark.timeout(300)
@@ -31,14 +31,6 @@ def _notes(cwd: Path) -> dict[str, str]:
     """States of the jobs by their overrides."""
     notes = [json.loads(p.read_text()) for p in cwd.glob("outputs/multirun/*/*/*/job.json")]
     return {" ".join(n["overrides"]): n["state"] for n in notes}
-
-
-def _wait_until(ready: object) -> None:
-    assert callable(ready)
-    deadline = time.monotonic() + 90
-    while not ready():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.mark.slow
@@ -113,7 +105,7 @@ def test_cluster_that_takes_no_jobs_is_one_message(tmp_path: Path, programs: dic
 @pytest.mark.slow
 def test_killed_slurm_job_stops_no_other(tmp_path: Path) -> None:
     job = _start(tmp_path, SLURM, "scorer=cts,tail", "ratio=0.5", **install(tmp_path / "slurm"))
-    _wait_until(lambda: (tmp_path / "outputs" / "began-tail").exists())
+    wait_until((tmp_path / "outputs" / "began-tail").exists, 90, "the work of a job", job=job)
     for pid in _tasks(tmp_path, "scorer=tail"):
         os.kill(pid, signal.SIGKILL)
     out, err = job.communicate(timeout=120)
@@ -125,7 +117,7 @@ def test_killed_slurm_job_stops_no_other(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_ctrl_c_cancels_the_jobs(tmp_path: Path) -> None:
     job = _start(tmp_path, SLURM, "scorer=tail", "ratio=0.5,0.7", **install(tmp_path / "slurm"))
-    _wait_until(lambda: (tmp_path / "outputs" / "began-tail").exists())
+    wait_until((tmp_path / "outputs" / "began-tail").exists, 90, "the work of a job", job=job)
     job.send_signal(signal.SIGINT)
     out, err = job.communicate(timeout=60)
     (tmp_path / "go_on").touch()

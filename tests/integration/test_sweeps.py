@@ -5,13 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from support.commands import ROOT, Command, environment
+from support.waiting import wait_until, wait_until_gone
 
 pytestmark = pytest.mark.timeout(300)
 SCRIPT = Path(__file__).parents[1] / "support" / "sweep_script.py"
@@ -32,22 +31,15 @@ def _run(cwd: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.CompletedProcess(arguments, job.returncode, out, err)
 
 
-def _working(cwd: Path, override: str, number: int = 1) -> list[int]:
-    """Wait until `number` jobs with this override run; return their process ids."""
+def _working(job: "subprocess.Popen[str]", cwd: Path, override: str, number: int = 1) -> list[int]:
+    """Wait until `number` jobs with this override run, and one of them works; return their process ids."""
 
-    def running() -> list[int]:
+    def working() -> list[int]:
         notes = [json.loads(p.read_text()) for p in cwd.glob("outputs/multirun/*/*/*/job.json")]
-        return [n["pid"] for n in notes if n["state"] == "running" and n["pid"] and override in n["overrides"]]
+        pids = [n["pid"] for n in notes if n["state"] == "running" and n["pid"] and override in n["overrides"]]
+        return pids if len(pids) >= number and (cwd / "outputs" / "began-tail").exists() else []
 
-    _wait_until(lambda: len(running()) >= number and (cwd / "outputs" / "began-tail").exists())
-    return running()
-
-
-def _wait_until(ready: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 90
-    while not ready():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    return wait_until(working, 90, f"{number} jobs with {override}", job=job)
 
 
 @pytest.mark.slow
@@ -59,7 +51,8 @@ def test_commands_that_start_together_for_one_folder_get_a_folder_each(
     tmp_path: Path, arguments: list[str], setting: str
 ) -> None:
     jobs = [_start(tmp_path, *arguments, f"{setting}=logs/one", f"output_root=out{k}") for k in (1, 2)]
-    _wait_until(lambda: all((tmp_path / f"out{k}" / "began-tail").exists() for k in (1, 2)))
+    for k, job in enumerate(jobs, start=1):
+        wait_until((tmp_path / f"out{k}" / "began-tail").exists, 90, f"the work of command {k}", job=job)
     (tmp_path / "go_on").touch()
     ended = [job.communicate(timeout=120) for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0], ended
@@ -75,7 +68,7 @@ def test_parallel_jobs_share_work_and_a_killed_or_failing_one_stops_no_other(tmp
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     arguments = ["-m", PARALLEL, "scorer=tail,head,cts", "ratio=0.5,0.7"]
     job = _start(tmp_path, *arguments)
-    os.kill(_working(tmp_path, "scorer=tail", 2)[0], signal.SIGKILL)
+    os.kill(_working(job, tmp_path, "scorer=tail", 2)[0], signal.SIGKILL)
     (tmp_path / "go_on").touch()
     out, err = job.communicate(timeout=120)
     assert job.returncode == 1, err
@@ -99,7 +92,7 @@ def test_ctrl_c_shows_the_table_and_the_missing_jobs(command: Command, tmp_path:
         pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     arguments = ["-m", *launcher, "scorer=cts,tail,random", "ratio=0.5"]
     job = _start(tmp_path, *arguments)
-    (pid,) = _working(tmp_path, "scorer=tail")[:1]
+    (pid,) = _working(job, tmp_path, "scorer=tail")[:1]
     os.killpg(job.pid, signal.SIGINT)  # as a terminal does
     out, err = job.communicate(timeout=60)
     assert job.returncode == 130, err
@@ -107,7 +100,7 @@ def test_ctrl_c_shows_the_table_and_the_missing_jobs(command: Command, tmp_path:
     assert "Traceback" not in err
     assert "\ncts " in out or launcher
     assert "scorer=tail: interrupted" in out
-    _wait_until(lambda: not Path(f"/proc/{pid}").exists())
+    wait_until_gone([pid], 90)
     (tmp_path / "go_on").touch()
     again = command(str(SCRIPT), *arguments, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
@@ -119,7 +112,7 @@ def test_ctrl_c_shows_the_table_and_the_missing_jobs(command: Command, tmp_path:
 def test_killed_worker_of_the_launcher_loses_no_job(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     job = _start(tmp_path, "-m", PARALLEL, "scorer=tail,cts", "ratio=0.5,0.7")
-    child = _working(tmp_path, "scorer=tail", 2)[0]
+    child = _working(job, tmp_path, "scorer=tail", 2)[0]
     server = _parent(child)
     os.kill(_parent(server), signal.SIGKILL)
     (tmp_path / "go_on").touch()

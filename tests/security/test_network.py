@@ -3,7 +3,6 @@
 import os
 import socket
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from cotpress.devices.launch import run_on_devices
 from support import device_jobs
 from support.commands import FEW_PROBLEMS, Command
 from support.sockets import Listener, accepts, family, listeners, outer_addresses
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux's /proc")
 TWO = TrainerConfig(accelerator="cpu", devices=2, num_threads=1)
@@ -27,9 +27,7 @@ def test_a_client_on_another_address_of_the_machine_finds_nothing_open(tmp_path:
     )
     job.start()
     try:
-        until = time.monotonic() + 60
-        while not all((tmp_path / rank).exists() for rank in "01") and time.monotonic() < until:
-            time.sleep(0.02)
+        wait_until(lambda: all((tmp_path / rank).exists() for rank in "01"), 60, "the files of both workers")
         found = listeners(family(os.getpid())) - before
         opened = [(address, port) for address in outer_addresses() for _, port in found if accepts(address, port)]
     finally:

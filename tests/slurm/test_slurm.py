@@ -15,6 +15,7 @@ from cotpress.store.parts import plan_chunks
 from support.commands import ROOT, environment
 from support.slurm_cluster import obstacle, slurm_cluster
 from support.training_jobs import losses
+from support.waiting import wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 SMALL = [
@@ -47,13 +48,6 @@ def run(slurm: dict[str, str], tmp_path: Path) -> Callable[..., "subprocess.Comp
         return ended
 
     return done
-
-
-def _until(ready: Callable[[], object], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not ready():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def _student(output: Path) -> list[tuple[int, float, float, int]]:
@@ -130,7 +124,7 @@ def test_killed_node_ends_the_others_within_a_minute_and_the_command_goes_on(run
     job = subprocess.Popen(
         [*SRUN, *train, *often], cwd=tmp_path, env=slurm, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    _until(lambda: list(tmp_path.glob(f"{SCRATCH}/checkpoint-*")))
+    wait_until(lambda: list(tmp_path.glob(f"{SCRATCH}/checkpoint-*")), 120, "a checkpoint", job=job, every_s=0.1)
     os.kill(_processes(tmp_path)[killed], signal.SIGKILL)
     began = time.monotonic()
     _, err = job.communicate(timeout=120)
@@ -158,16 +152,16 @@ def test_command_without_its_number_of_nodes_is_refused(run):
 
 def test_cancelled_job_saves_and_ends_with_143(slurm, tmp_path):
     train = [str(ROOT / "train.py"), *SMALL, *LONG, "trainer=ddp", *NODES, "until=sft"]
-    job = subprocess.Popen(
-        [*SRUN, *train], cwd=tmp_path, env=slurm, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    _until(lambda: list(tmp_path.glob(SCRATCH)))
-    time.sleep(8)
+    log = tmp_path / "log"
+    with log.open("w") as stderr:
+        job = subprocess.Popen([*SRUN, *train], cwd=tmp_path, env=slurm, stdout=subprocess.DEVNULL, stderr=stderr)
+    wait_until(lambda: "first optimizer step" in log.read_text(), 120, "a step of the training", job=job, every_s=0.1)
     queue = subprocess.run(["squeue", "-h", "-o", "%i"], env=slurm, capture_output=True, text=True, check=True)
     (number,) = queue.stdout.split()
     began = time.monotonic()
     subprocess.run(["scancel", "--signal=TERM", number], env=slurm, check=True)
-    _, err = job.communicate(timeout=120)
+    job.wait(120)
+    err = log.read_text()
     print(f"\nscancel: saved and ended after {time.monotonic() - began:.1f} s")
     assert "stopped by SIGTERM. Finished work is kept" in err
     assert "exit code 143" in err or "Exit 143" in err or job.returncode == 143, err[-2000:]
@@ -184,14 +178,14 @@ def test_requeued_job_goes_on_from_where_it_was(slurm, tmp_path):
     )
     sent = subprocess.run(["sbatch", "--parsable", script], cwd=tmp_path, env=slurm, capture_output=True, text=True)
     number = sent.stdout.strip()
-    _until(lambda: list(tmp_path.glob(f"{SCRATCH}/checkpoint-*")))
+    wait_until(lambda: list(tmp_path.glob(f"{SCRATCH}/checkpoint-*")), 120, "a checkpoint", every_s=0.1)
     subprocess.run(["scontrol", "requeue", number], env=slurm, check=True)
 
     def ended() -> bool:
         shown = subprocess.run(["scontrol", "show", "job", number], env=slurm, capture_output=True, text=True).stdout
         return "JobState=COMPLETED" in shown or "JobState=FAILED" in shown
 
-    _until(ended, 400)
+    wait_until(ended, 400, "the end of the job", every_s=0.1)
     log = (tmp_path / "log").read_text()
     saved = re.findall(r"sft: stopped after step (\d+) of \d+ by SIGTERM; that is saved", log)
     assert len(saved) == 1, log[-4000:]

@@ -63,11 +63,14 @@ def _forked(request: dict[str, Any], out: str, err: str) -> int:
     return child
 
 
-def _stop(child: int, request: dict[str, Any], pattern: str, exists: str, after_s: float, signal: int) -> None:
-    until, log, folder = time.monotonic() + request["timeout"], Path(request["written"][0][1]), Path(request["cwd"])
+def _stop(
+    child: int, request: dict[str, Any], pattern: str, of_any: bool, exists: str, after_s: float, signal: int
+) -> None:
+    until, folder = time.monotonic() + request["timeout"], Path(request["cwd"])
+    logs = [Path(log) for _, log in request["written"][: None if of_any else 1]]
 
     def due() -> bool:
-        said = log.exists() and re.search(pattern, log.read_text()) is not None
+        said = any(re.search(pattern, log.read_text()) for log in logs if log.exists())
         return said and (not exists or any(folder.glob(exists)))
 
     while not due():

@@ -31,11 +31,13 @@ class Stop:
 
     Attributes:
         pattern: Regular expression that must be in its log.
+        of_any: Look for the pattern in the logs of all that were started together.
         exists: Pattern of a file that must exist below the working directory; empty for none.
         after_s: Seconds between the condition and the signal.
     """
 
     pattern: str
+    of_any: bool = False
     exists: str = ""
     after_s: float = 0.0
     signal: int = signal.SIGKILL

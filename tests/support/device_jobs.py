@@ -14,6 +14,7 @@ import torch
 from cotpress.devices.launch import here, join_process_group, report
 from cotpress.devices.stopping import StopRequest, StopTraining
 from cotpress.errors import DataError, MissingExtraError, TrainingError
+from support.waiting import announce, wait_until
 
 log = logging.getLogger("cotpress.test")
 
@@ -68,7 +69,7 @@ def fails(kind: str) -> None:
 
 def waits(folder: Path) -> None:
     """Write the process id to a file, then wait for a minute."""
-    (folder / str(here().rank)).write_text(str(os.getpid()))
+    announce(folder / str(here().rank), str(os.getpid()))
     time.sleep(60)
 
 
@@ -76,7 +77,7 @@ def saves(folder: Path) -> None:
     """Write the process id to a file, wait for SIGTERM, then write another file after two seconds."""
     stop = StopRequest()
     with stop.noted():
-        (folder / str(here().rank)).write_text(str(os.getpid()))
+        announce(folder / str(here().rank), str(os.getpid()))
         while not stop.agreed():
             time.sleep(0.05)
         time.sleep(2)
@@ -118,6 +119,5 @@ def stays_connected(folder: Path) -> tuple[int, int]:
     meeting = Path(here().rendezvous)
     modes = meeting.stat().st_mode & 0o777, meeting.parent.stat().st_mode & 0o777
     (folder / str(here().rank)).touch()
-    while not (folder / "go").exists():
-        time.sleep(0.01)
+    wait_until((folder / "go").exists, 120, "the file go")
     return modes

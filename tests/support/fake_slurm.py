@@ -9,6 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from support.waiting import announce
+
 JOB_ID = "4242"
 NAMES = ("sbatch", "srun", "sacct", "scancel")
 
@@ -49,12 +53,12 @@ def job(queue: Path, index: str, nodes: str) -> None:
     array = "--array" in (queue / "script.sh").read_text()
     state = queue / (f"{JOB_ID}_{index}" if array else JOB_ID)
     numbers = {"SLURM_ARRAY_JOB_ID": JOB_ID, "SLURM_ARRAY_TASK_ID": index} if array else {}
-    state.write_text("RUNNING")
+    announce(state, "RUNNING")
     code = subprocess.call(
         ["bash", str(queue / "script.sh")],
         env={**os.environ, **numbers, "SLURM_JOB_ID": JOB_ID, "SLURM_JOB_NUM_NODES": nodes, "SLURM_NTASKS": nodes},
     )
-    state.write_text("COMPLETED" if code == 0 else "OUT_OF_MEMORY")
+    announce(state, "COMPLETED" if code == 0 else "OUT_OF_MEMORY")
 
 
 def srun(queue: Path, *arguments: str) -> None:

@@ -56,23 +56,6 @@ def pids(folder: Path) -> list[int]:
     return [pid for line in lines for pid in json.loads(line)["pids"]]
 
 
-def are_gone(processes: list[int], within_s: float = 15.0) -> bool:
-    """True if all processes end in this time."""
-    deadline = time.monotonic() + within_s
-    while any(_runs(pid) for pid in processes):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def _serve(folder: Path, told: dict[str, Any], arguments: list[str]) -> None:
     sys.path.insert(0, str(Path(__file__).parents[1]))
     if told.get("unkillable"):

@@ -12,9 +12,12 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from support.waiting import wait_until
 
 PACKAGES = ("slurm-wlm", "slurmd", "slurmctld", "slurm-client", "munge")
 NODES = ("n1", "n2")
@@ -105,24 +108,26 @@ def _start_munged() -> "subprocess.Popen[bytes] | None":
     daemon = subprocess.Popen(
         ["runuser", "-u", "munge", "--", _program("munged") or "munged", "--foreground", "--force"]
     )
-    deadline = time.monotonic() + 20
-    while not Path("/run/munge/munge.socket.2").is_socket():
-        assert time.monotonic() < deadline, "munged does not start"
-        time.sleep(0.1)
+    wait_until(Path("/run/munge/munge.socket.2").is_socket, 20, "the socket of munged", job=daemon)
     return daemon
 
 
 def _wait_for_nodes(environment: dict[str, str], folder: Path) -> None:
-    deadline = time.monotonic() + 60
-    while True:
+    states = list[str]()
+
+    def idle() -> bool:
         shown = subprocess.run(
             ["sinfo", "-h", "-o", "%D %t"], env=environment, capture_output=True, text=True, timeout=60
         )
-        if shown.stdout.split() == ["2", "idle"]:
-            return
+        states.append(shown.stdout + shown.stderr)
+        return shown.stdout.split() == ["2", "idle"]
+
+    try:
+        wait_until(idle, 60, "two idle nodes", every_s=0.3)
+    except AssertionError as error:
         log = folder / "slurmctld.log"
-        assert time.monotonic() < deadline, shown.stdout + shown.stderr + (log.read_text() if log.exists() else "")
-        time.sleep(0.3)
+        error.add_note(states[-1] + (log.read_text() if log.exists() else ""))
+        raise
 
 
 def install() -> None:

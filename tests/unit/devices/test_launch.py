@@ -18,6 +18,7 @@ from cotpress.devices.stopping import StopRequest
 from cotpress.errors import ArtifactError, ConfigError, MissingExtraError, TrainingError, WorkerError
 from cotpress.store.artifacts import ArtifactStore, Summary
 from support import device_jobs
+from support.waiting import wait_until, wait_until_gone
 
 TWO = TrainerConfig(accelerator="cpu", devices=2, num_threads=1)
 ONE = TrainerConfig(accelerator="cpu", num_threads=1)
@@ -128,25 +129,17 @@ def test_workers_end_with_the_process_that_started_them(number: int, code: int, 
     script = tmp_path / "wait.py"
     script.write_text(_WAIT.format(tests=str(Path(device_jobs.__file__).parents[1])))
     job = subprocess.Popen([sys.executable, str(script)], cwd=tmp_path, start_new_session=True)
-    deadline = time.monotonic() + 60
-    while not all((tmp_path / str(rank)).exists() for rank in (0, 1)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.2)
-    workers = [int((tmp_path / str(rank)).read_text()) for rank in (0, 1)]
+    workers = _workers_of(job, tmp_path)
     job.send_signal(number)
     assert job.wait(timeout=30) == code
-    deadline = time.monotonic() + 10
-    while any(_alive(pid) for pid in workers) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(_alive(pid) for pid in workers)
+    wait_until_gone(workers, 10)
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+def _workers_of(job: "subprocess.Popen[bytes]", folder: Path) -> list[int]:
+    """Wait until both workers of a job have written their process ids below `folder`; returns these."""
+    files = [folder / str(rank) for rank in (0, 1)]
+    wait_until(lambda: all(file.exists() for file in files), 60, "the process ids of both workers", job=job)
+    return [int(file.read_text()) for file in files]
 
 
 def test_null_devices_on_a_cpu_is_one_and_too_many_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,9 +157,7 @@ def test_worker_that_saves_after_sigterm_to_all_processes_is_waited_for(tmp_path
     text = _WAIT.format(tests=str(Path(device_jobs.__file__).parents[1])).replace("waits", "saves")
     script.write_text("import logging\nlogging.basicConfig(filename='log', level=logging.INFO)\n" + text)
     job = subprocess.Popen([sys.executable, str(script)], cwd=tmp_path, start_new_session=True)
-    deadline = time.monotonic() + 60
-    while not all((tmp_path / str(rank)).exists() for rank in (0, 1)) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    _workers_of(job, tmp_path)
     os.killpg(job.pid, signal.SIGTERM)
     assert job.wait(timeout=30) != 0
     assert all((tmp_path / f"saved-{rank}").exists() for rank in (0, 1))

@@ -32,7 +32,7 @@ from cotpress.jobs import job
 from cotpress.settings import check_settings
 from cotpress.tasks import COMPRESS, RUNS, RunsJob
 from support import device_jobs
-from support.fake_vllm import are_gone
+from support.waiting import wait_until, wait_until_gone
 
 FIRST, SECOND = Meeting(name="job", number=0), Meeting(name="job", number=1)
 ONE = TrainerConfig(accelerator="cpu", devices=1, num_threads=1, num_nodes=2)
@@ -278,14 +278,12 @@ def test_workers_of_another_machine_end_when_the_first_one_is_lost(tmp_path: Pat
     with nodes._listening(port, FIRST, tmp_path) as arrivals:
         node = nodes.OtherNode(*arrivals.get(timeout=20))
         node.start(nodes.Work(device_jobs.waits, (tmp_path,), ONE, 1, 2, 1))
-        deadline = time.monotonic() + 40
-        while not (tmp_path / "1").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until((tmp_path / "1").exists, 60, "the process id of the worker")
         node._connection.close()
     got["thread"].join(20)  # the worker would wait for a minute
     assert not got["thread"].is_alive()
     assert "ended, or cannot be reached any more" in str(got["error"])
-    assert are_gone([int((tmp_path / "1").read_text())])
+    wait_until_gone([int((tmp_path / "1").read_text())])
 
 
 def test_machine_that_does_not_stop_in_time_is_given_up(tmp_path: Path) -> None:
@@ -559,9 +557,7 @@ def test_machines_with_other_clocks_meet_and_the_log_has_the_time_of_the_first_o
         (node,) = others()
         assert isinstance(node, nodes.OtherNode)
         node.outcome = None
-        while not records:
-            node.drain(records.append)
-            time.sleep(0.01)
+        wait_until(lambda: node.drain(records.append) or records, 60, "the record of the other machine")
         return records
 
     nodes._write(nodes._file(tmp_path, FIRST), {"addresses": [], "port": 1, "key": ""})  # of a killed command
@@ -622,10 +618,8 @@ def test_connections_of_others_do_not_keep_a_machine_from_joining(
         got = _other(tmp_path)
         node, connection = arrivals.get(timeout=20)
         connection.close()
-        deadline = time.monotonic() + 10
-        while "no machine of this command, was refused" not in caplog.text and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert "no machine of this command, was refused" in caplog.text, "also where it stays open"
+        refused = "no machine of this command, was refused"
+        wait_until(lambda: refused in caplog.text, 10, f"{refused}, also where it stays open")
         stray.close()
     got["thread"].join()
     assert node.number == 1

@@ -13,6 +13,7 @@ from cotpress.modeling.loading import load_tokenizer
 from cotpress.store.artifacts import ArtifactStore
 from support.generation import requests
 from support.openai_server import Reply, openai_server
+from support.waiting import wait_until
 
 KEY = "sk-very-secret-0123456789"
 CONTEXT = 4096
@@ -32,12 +33,6 @@ def asking(*texts):
     return [[{"role": "user", "content": text}] for text in texts]
 
 
-def wait_until(condition):
-    end = time.monotonic() + 20
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.002)
-
-
 def echo(call, seen):
     return Reply(text=call.body["messages"][-1]["content"].upper())
 
@@ -45,7 +40,7 @@ def echo(call, seen):
 def test_completions_are_in_the_order_of_the_prompts_whichever_ends_first():
     def script(call, seen):
         number = call.body["messages"][0]["content"]
-        wait_until(lambda: number != "0" or len(server.calls) == 9)
+        wait_until(lambda: number != "0" or len(server.calls) == 9, 60, "requests for the other prompts")
         return Reply(text=f"answer {number}")
 
     seen = []
@@ -121,7 +116,7 @@ def test_prompts_have_their_own_budgets_and_no_penalty():
 
 def test_number_of_simultaneous_requests_is_limited():
     def script(call, seen):
-        wait_until(lambda: len(server.calls) >= 3)  # so that three overlap on a slow machine too
+        wait_until(lambda: len(server.calls) >= 3, 60, "three requests")  # so that three overlap on a slow machine too
         return Reply(text="x", delay_s=0.01)
 
     with openai_server(script) as server:

@@ -19,9 +19,10 @@ from cotpress.modeling.loading import end_ids, load_model, load_tokenizer, model
 from cotpress.prompts import conversation_ids
 from cotpress.settings import check_settings
 from cotpress.store.artifacts import ArtifactStore
-from support.fake_vllm import OTHER, are_gone, commands, fake_vllm, pids, requests_of
+from support.fake_vllm import OTHER, commands, fake_vllm, pids, requests_of
 from support.generation import requests
 from support.served_model import save_adapter, save_model
+from support.waiting import wait_until_gone
 
 CPU = TrainerConfig(accelerator="cpu", generation_tokens=400)
 PROMPTS = [[20 + i, 30 + i, 40 + 2 * i] for i in range(10)]
@@ -80,7 +81,7 @@ def test_answers_are_those_of_the_server_after_a_probe_that_agrees(tmp_path, mod
     ]
     assert "8 of 8 first greedy tokens" in caplog.text
     assert "tokens/s" in caplog.text
-    assert are_gone(pids(tmp_path / "fake")), "the server ends with the block"
+    wait_until_gone(pids(tmp_path / "fake"))  # the server ends with the block
 
 
 def test_server_of_another_model_is_an_error_with_the_agreement(tmp_path, model, store, adapter, expected):
@@ -118,7 +119,7 @@ def test_another_backend_ends_the_server_first(tmp_path, model, store, expected)
     with KeptBackend() as kept:
         kept(config(tmp_path, expected), model, CPU, store).complete(requests(PROMPTS, 5))
         kept(TransformersGenerationConfig(), model, CPU, store)
-        assert are_gone(pids(tmp_path / "fake"), within_s=1)
+        wait_until_gone(pids(tmp_path / "fake"), 1)
 
 
 def test_server_that_dies_is_started_again_for_the_missing_answers(
@@ -226,18 +227,19 @@ def test_probe_is_made_once_and_leaves_out_prompts_that_fill_the_context(tmp_pat
 def test_server_of_other_weights_has_ended_before_the_model_of_this_process_is_loaded(
     tmp_path, model, store, expected, monkeypatch
 ):
-    settings, reference, running = config(tmp_path, expected), VllmBackend._expected, []
+    settings, reference, ended = config(tmp_path, expected), VllmBackend._expected, []
 
     def noted(backend, probes, device):
         if commands(tmp_path / "fake"):
-            running.append(not are_gone(pids(tmp_path / "fake"), within_s=0.0))
+            wait_until_gone(pids(tmp_path / "fake"), 2)
+            ended.append(True)
         return reference(backend, probes, device)
 
     monkeypatch.setattr(VllmBackend, "_expected", noted)
     with KeptBackend() as kept:
         kept(settings, model, CPU, store).complete(requests(PROMPTS, 5))
         kept(settings, replace(model, context_tokens=60), CPU, store).complete(requests(PROMPTS, 5))
-    assert running == [False]
+    assert ended == [True]
 
 
 def test_reference_is_computed_on_the_cpu_where_a_gpu_is_too_small(tmp_path, model, store, expected, monkeypatch):

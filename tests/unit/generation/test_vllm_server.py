@@ -13,7 +13,8 @@ from cotpress.errors import ConfigError, GenerationError
 from cotpress.generation import vllm_server, watchdog
 from cotpress.generation.config import VllmGenerationConfig
 from cotpress.generation.vllm_server import Installed, Served, VllmServer, command, division, installed
-from support.fake_vllm import are_gone, commands, fake_vllm, pids
+from support.fake_vllm import commands, fake_vllm, pids
+from support.waiting import wait_until, wait_until_gone
 
 SERVED = Served(folder=Path("/model"), name="cotpress-x", dtype="bfloat16", context_tokens=64)
 CPU = Installed(version="1", platform="cpu")
@@ -111,7 +112,7 @@ def test_server_is_kept_for_what_it_holds_and_started_again_for_more(tmp_path):
         assert (options(second)["--max-lora-rank"], options(third)["--model"]) == ("32", "/other")
     finally:
         server.end()
-    assert are_gone(pids(tmp_path / "fake"))
+    wait_until_gone(pids(tmp_path / "fake"))
 
 
 def test_key_of_the_server_is_in_no_command_line_and_no_log(tmp_path):
@@ -127,14 +128,14 @@ def test_end_also_ends_a_server_that_ignores_sigterm(tmp_path, monkeypatch):
     server = VllmServer()
     server.serve(config(tmp_path, unkillable=True), SERVED, tmp_path / "logs")
     server.end()
-    assert are_gone(pids(tmp_path / "fake"), within_s=2)
+    wait_until_gone(pids(tmp_path / "fake"), 2)
 
 
 def test_forgotten_server_is_ended(tmp_path):
     server = VllmServer()
     server.serve(config(tmp_path), SERVED, tmp_path / "logs")
     del server
-    assert are_gone(pids(tmp_path / "fake"))
+    wait_until_gone(pids(tmp_path / "fake"))
 
 
 def test_server_that_ends_in_its_start_is_an_error_with_its_cause_and_its_log(tmp_path):
@@ -143,14 +144,20 @@ def test_server_that_ends_in_its_start_is_an_error_with_its_cause_and_its_log(tm
     with pytest.raises(GenerationError, match=r"ValueError: no such head size\. Its output is .*logs/vllm-") as raised:
         server.serve(config(tmp_path, start_error=text), SERVED, tmp_path / "logs")
     assert "Engine core" not in str(raised.value)
-    assert are_gone(pids(tmp_path / "fake"))
+    wait_until_gone(pids(tmp_path / "fake"))
 
 
-def test_server_that_does_not_answer_in_time_is_ended(tmp_path):
-    server = VllmServer()
+def test_server_that_does_not_answer_in_time_is_ended(tmp_path, monkeypatch):
+    server, answers = VllmServer(), VllmServer._answers
+
+    def answers_once_it_runs(asked):
+        wait_until(lambda: commands(tmp_path / "fake"), 60, "the start of the server")
+        return answers(asked)
+
+    monkeypatch.setattr(VllmServer, "_answers", answers_once_it_runs)
     with pytest.raises(GenerationError, match=r"did not answer within 0\.6 s"):
         server.serve(replace(config(tmp_path, hangs=True), start_timeout_s=0.6), SERVED, tmp_path / "logs")
-    assert are_gone(pids(tmp_path / "fake"), within_s=1)
+    wait_until_gone(pids(tmp_path / "fake"), 1)
 
 
 def watched(*command):
@@ -165,7 +172,7 @@ def test_processes_that_an_ended_server_leaves_behind_are_ended():
         assert process.stdout is not None
         left = int(process.stdout.readline())
         assert process.wait(20) == -signal.SIGKILL
-    assert are_gone([left])
+    wait_until_gone([left])
 
 
 def test_server_has_time_to_end_in_order(tmp_path):
@@ -200,7 +207,7 @@ def test_server_ends_with_the_process_that_started_it_however_that_ends(tmp_path
         assert starter.stdout.readline() == b"started\n"
         starter.send_signal(number)
         starter.wait(20)
-    assert are_gone(pids(tmp_path / "fake"))
+    wait_until_gone(pids(tmp_path / "fake"))
 
 
 def test_place_in_a_parallel_launch_is_not_handed_to_the_server(tmp_path, monkeypatch):

@@ -29,6 +29,7 @@ from cotpress.store.artifacts import (
 )
 from support.disks import as_user, open_files
 from support.jobs import slow_job
+from support.waiting import wait_until
 
 
 def _write(text: str, calls: list[int] | None = None):
@@ -268,17 +269,15 @@ def test_lock_counts_while_it_is_held_whatever_the_time_of_its_file_is(tmp_path:
 
 
 def test_lock_of_a_killed_job_is_taken_over(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    victim = context.Process(target=slow_job, args=(tmp_path, tmp_path / "count", 60))
+    context, count = multiprocessing.get_context("spawn"), tmp_path / "count"
+    victim = context.Process(target=slow_job, args=(tmp_path, count, 60), daemon=True)
     victim.start()
-    deadline = time.monotonic() + 30
-    while not (tmp_path / "count").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: count.exists() and count.read_text() == "x", 60, "the first computation")
     assert victim.pid is not None
     os.kill(victim.pid, signal.SIGKILL)
     victim.join(10)
-    slow_job(tmp_path, tmp_path / "count", 0)
-    assert (tmp_path / "count").read_text() == "xx"
+    slow_job(tmp_path, count, 0)
+    assert count.read_text() == "xx"
     assert json.loads(next((tmp_path / "artifacts" / "data").glob("*/manifest.json")).read_text())["num_rows"] == 1
 
 
