@@ -8,6 +8,21 @@ from collections.abc import Iterator
 import pytest
 
 from cotpress.invocation import VARIABLE
+from support.speed import USUAL, speed_up
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick() -> None:
+    speed_up()
+
+
+@pytest.fixture
+def usual_garbage_collection() -> Iterator[None]:
+    """Collect garbage as often as in a process of a user, where memory is measured."""
+    threshold = gc.get_threshold()
+    gc.set_threshold(*USUAL)
+    yield
+    gc.set_threshold(*threshold)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -49,8 +49,7 @@ class User:
     def publish(self, run_dir: Path, name: str, *arguments: str) -> Path:
         output = self.home / "published" / name
         given = [f"run={run_dir}", "repo=someone/student", "base_model=open/base", "dry_run=true", f"output={output}"]
-        done = self._command.module("cotpress.hub", *given, *arguments)
-        assert done.returncode == 0, done.stderr[-3000:]
+        self("-m cotpress.hub", *given, *arguments)
         return output
 
 

@@ -3,7 +3,7 @@
 A command is as much a process of its own as one from a shell, without the seconds that the imports take. Reads one JSON
 request per line and answers with a list of exit codes per line; `null` is a command that did not end in time.
 
-    script, arguments, cwd    what to run and where
+    script, arguments, cwd    what to run and where; a module is `-m NAME`
     environment               further environment variables
     written                   a pair of files for each process to start: its standard output and standard error
     timeout                   seconds
@@ -24,6 +24,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from speed import speed_up  # beside this program
+
 IMPORTED = (
     "hydra", "cotpress.cli.app", "cotpress.tasks.train", "cotpress.config", "cotpress.tasks.fidelity", "peft",
     "scipy.stats",
@@ -36,6 +38,7 @@ def main() -> None:
     """Serve until standard input ends."""
     for name in IMPORTED:
         importlib.import_module(name)
+    speed_up()
     _prepare()
     gc.freeze()  # a collection in a fork would read, and so copy, all that is imported
     for line in sys.stdin:
@@ -114,7 +117,10 @@ def _run(request: dict[str, Any], out: str, err: str) -> None:
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         os.environ.update(request["environment"])
         sys.argv = [request["script"], *request["arguments"]]
-        runpy.run_path(request["script"], run_name="__main__")
+        if request["script"].startswith("-m "):
+            runpy.run_module(request["script"].removeprefix("-m "), run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(request["script"], run_name="__main__")
         code = 0
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)

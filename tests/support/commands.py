@@ -44,7 +44,10 @@ class Stop:
 
 
 class Command:
-    """Runs entry scripts in a folder of their own, in forks of one process per test worker (`command_server`)."""
+    """Runs entry scripts, or modules as `-m NAME`, in a folder of their own.
+
+    They run in forks of one process per test worker (`command_server`).
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -79,7 +82,7 @@ class Command:
         with tempfile.TemporaryDirectory() as folder:
             written = [(str(Path(folder, f"out{i}")), str(Path(folder, f"err{i}"))) for i in range(copies)]
             request = {
-                "script": str(ROOT / script),
+                "script": script if script.startswith("-m ") else str(ROOT / script),
                 "arguments": arguments,
                 "cwd": str(cwd or self.folder),
                 "environment": dict(variables or {}),

@@ -427,6 +427,7 @@ def test_interrupted_compression_goes_on_from_its_finished_chunks(
     assert not (artifact.path / "scratch").exists()
 
 
+@pytest.mark.usefixtures("usual_garbage_collection")
 @pytest.mark.parametrize("allocation", Allocation)
 def test_memory_does_not_grow_with_the_number_of_traces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allocation: Allocation

@@ -147,6 +147,7 @@ def test_cut_off_object_around_rows_is_an_error(tmp_path: Path) -> None:
         contents(tmp_path / "rows.json")
 
 
+@pytest.mark.usefixtures("usual_garbage_collection")
 def test_memory_for_rows_in_an_object_does_not_grow_with_their_number(tmp_path: Path) -> None:
     row = {"id": 1, "question": "q", "thinking": "x" * 2000}
     for num_rows in (1000, 8000):

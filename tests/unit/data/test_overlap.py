@@ -245,6 +245,7 @@ def test_data_of_nothing_but_test_questions_is_an_error(store: ArtifactStore) ->
         checked(store, made, benchmark(store, problem(LONG)))
 
 
+@pytest.mark.usefixtures("usual_garbage_collection")
 def test_thinkings_are_not_held_in_memory(store: ArtifactStore) -> None:
     num_bytes = 60_000
     made = data(store, *(trace(f"Question {i}?", str(i), thinking="ab" * (num_bytes // 2)) for i in range(1_000)))

@@ -28,6 +28,7 @@ from cotpress.training.config import Method, TuneConfig
 from support.measured_memory import LiveMemory, real_model, training_peak
 from support.remembered import remembered
 
+pytestmark = pytest.mark.usefixtures("usual_garbage_collection")
 training_pass = remembered(measure.training_pass)
 Make = Callable[..., ModelConfig]
 Tune = Callable[[Method], TuneConfig]

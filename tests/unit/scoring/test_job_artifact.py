@@ -88,6 +88,7 @@ def test_windows_are_part_of_the_identity_only_if_a_text_may_need_them(fresh, ba
     assert "windows" in run(CTS, [long], fresh, base, trainer, as_artifact).manifest["identity"]
 
 
+@pytest.mark.usefixtures("usual_garbage_collection")
 def test_memory_does_not_grow_with_the_number_of_traces(fresh, read, model, traces, as_artifact, trainer, monkeypatch):
     monkeypatch.setattr(parts, "CHUNK_CHARACTERS", 4000)
     monkeypatch.setattr(reader, "_TRACES_AT_HAND", 16)
