@@ -1,8 +1,10 @@
 """`compress.py output=hf://...`: uploaded by the real client to a hub on this machine, and read from there again."""
 
 import json
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from support.hub_server import Account, Hub, client_environment, hub_server
 pytest.importorskip("datasets", reason="needs the extra dev")
 TOKEN = "hf_write000000000000000"
 CHILD = """
-import contextlib, io, json, sys
+import contextlib, io, json, os, sys
 from pathlib import Path
 from hydra import compose, initialize_config_dir
 from cotpress.config import register_schemas, to_objects
@@ -24,16 +26,20 @@ from cotpress.errors import CotpressError
 from cotpress.tasks.checks import check
 from cotpress.tasks.compress import compress
 register_schemas()
-for overrides in json.loads(sys.argv[2]):
-    out = io.StringIO()
+for line in sys.stdin:
+    folder, token, overrides = json.loads(line)
+    os.chdir(folder)
+    os.environ.pop("HF_TOKEN", None)
+    os.environ.update({} if token is None else {"HF_TOKEN": token})
+    out, message = io.StringIO(), ""
     try:
         with initialize_config_dir(sys.argv[1], version_base="1.3"), contextlib.redirect_stdout(out):
             config = to_objects(compose("compress", overrides=overrides))
             check(config)
             compress(config, Path("job"))
-        print(json.dumps(["", out.getvalue()]))
     except CotpressError as error:
-        print(json.dumps([str(error), out.getvalue()]))
+        message = str(error)
+    print(json.dumps([message, out.getvalue()]), flush=True)
 """
 ROWS = [
     {"id": f"r{i}", "question": f"{i} + 1?", "thinking": f"Okay. {i} + 1 = {i + 1}. Wait, that is {i + 1}.",
@@ -42,17 +48,48 @@ ROWS = [
 ]  # fmt: skip
 
 
-def compress(hub: Hub, folder: Path, *commands: list[str], token: str | None = TOKEN) -> list[tuple[str, str]]:
-    """Run commands one after the other in one process; error and output of each."""
-    usual = ["model=tiny", "scorer=random", "reference=none", "ratio=0.5", "tracker=none"]
-    given = json.dumps([usual + command for command in commands])
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(ROOT / "conf"), given], check=False, text=True, capture_output=True,
-        env=client_environment(hub, folder / "home", token), timeout=250, cwd=folder,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert TOKEN not in done.stdout + done.stderr
-    return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
+class User:
+    """Runs commands in one process, which has imported everything once, with the hub at one address.
+
+    Attributes:
+        port: Port of the hub.
+        home: Folder of the client.
+    """
+
+    def __init__(self, home: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = int(free.getsockname()[1])
+        self.home, self._log = home, home / "log"
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", CHILD, str(ROOT / "conf")], text=True, stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=log,
+                env=client_environment(Hub({}, url=f"http://127.0.0.1:{self.port}"), home),
+            )  # fmt: skip
+
+    def compress(self, folder: Path, *overrides: str, token: str | None = TOKEN) -> tuple[str, str]:
+        """Run a command in a folder; returns its error and its output."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        usual = ["model=tiny", "scorer=random", "reference=none", "ratio=0.5", "tracker=none"]
+        self._process.stdin.write(json.dumps([str(folder), token, [*usual, *overrides]]) + "\n")
+        self._process.stdin.flush()
+        line, said = self._process.stdout.readline(), self._log.read_text()
+        assert line, said[-3000:]
+        assert TOKEN not in line + said
+        error, output = json.loads(line)
+        return error, output
+
+    def end(self) -> None:
+        """End the process."""
+        self._process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
+    user = User(tmp_path_factory.mktemp("home"))
+    yield user
+    user.end()
 
 
 def served(folder: Path) -> Hub:
@@ -68,14 +105,14 @@ def served(folder: Path) -> Hub:
     )  # fmt: skip
 
 
-def test_export_is_uploaded_with_its_card_and_read_again(tmp_path: Path) -> None:
+def test_export_is_uploaded_with_its_card_and_read_again(tmp_path: Path, user: User) -> None:
     source: list[str] = ["data=hub", "data.path=hf://open/traces"]
     target = "output=hf://me/short"
-    with hub_server(served(tmp_path)) as hub:
-        made, other, foreign, photos = compress(
-            hub, tmp_path, [*source, target], [*source, target, "ratio=0.7"], [*source, "output=hf://you/short"],
-            [*source, "output=hf://me/photos"],
-        )  # fmt: skip
+    with hub_server(served(tmp_path), user.port) as hub:
+        made = user.compress(tmp_path, *source, target)
+        other = user.compress(tmp_path, *source, target, "ratio=0.7")
+        foreign = user.compress(tmp_path, *source, "output=hf://you/short")
+        photos = user.compress(tmp_path, *source, "output=hf://me/photos")
         assert made[0] == ""
         assert f"uploaded: {hub.url}/datasets/me/short\n" in made[1]
         told = "output: 'hf://me/short' holds the export of other settings: ratio=0.5 instead of 0.7. Fix: a name of"
@@ -97,25 +134,25 @@ def test_export_is_uploaded_with_its_card_and_read_again(tmp_path: Path) -> None
         newest = [*hub.sets["me/short"].values()][-1]
         edited = (newest / "README.md").read_bytes() + b"Ours\n"
         (newest / "README.md").write_bytes(edited)
-        again, from_hub = compress(
-            hub, tmp_path, [*source, target, "license=mit"],
-            ["data=hub", "data.path=me/short", "data.columns.thinking=compressed_thinking", "output=shorter"],
-        )  # fmt: skip
+        again = user.compress(tmp_path, *source, target, "license=mit")
+        compressed = ["data=hub", "data.path=me/short", "data.columns.thinking=compressed_thinking"]
+        from_hub = user.compress(tmp_path, *compressed, "output=shorter")
         assert again[0] == ""
         assert "README.md was edited on the hub and stays" in again[1]
         assert hub.files("me/short")["README.md"] == edited
         assert from_hub[0] == ""
         manifest: dict[str, Any] = json.loads((tmp_path / "shorter" / "manifest.json").read_text())
         assert manifest["num_rows"] == len(ROWS)
-        assert TOKEN not in "".join(p.read_text("latin-1") for p in tmp_path.rglob("*") if p.is_file())
+        for folder in (tmp_path, user.home):
+            assert TOKEN not in "".join(p.read_text("latin-1") for p in folder.rglob("*") if p.is_file())
 
 
-def test_upload_without_a_token_or_a_network_stops_before_any_work(tmp_path: Path) -> None:
+def test_upload_without_a_token_or_a_network_stops_before_any_work(tmp_path: Path, user: User) -> None:
     rows = ["data=planted", "data.num_traces=8", "output=hf://me/short"]
-    with hub_server(served(tmp_path)) as hub:
-        ((error, _),) = compress(hub, tmp_path, rows, token=None)
+    with hub_server(served(tmp_path), user.port) as hub:
+        error, _ = user.compress(tmp_path, *rows, token=None)
     assert "there is no Hugging Face token. Fix: hf auth login, or HF_TOKEN in the environment; output=DIR" in error
-    ((error, _),) = compress(hub, tmp_path, rows)
+    error, _ = user.compress(tmp_path, *rows)
     assert f"the hub {hub.url} cannot be reached" in error
     assert "output=DIR writes the folder without one" in error
     assert not [*tmp_path.glob("outputs/artifacts/score/*")]

@@ -9,9 +9,10 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -101,12 +102,17 @@ def _entry(file: Path, root: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def hub_server(hub: Hub) -> Iterator[Hub]:
-    """Serve a hub at `hub.url` until the block ends."""
+def hub_server(hub: Hub, port: int = 0) -> Iterator[Hub]:
+    """Serve a hub at `hub.url` until the block ends; on a free port unless one is given."""
+    connections = list[socket.socket]()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True  # the body would wait 40 ms for the receipt of the headers
+
+        def setup(self) -> None:
+            super().setup()
+            connections.append(self.connection)
 
         def do_HEAD(self) -> None:
             self.answer(with_body=False)
@@ -264,7 +270,7 @@ def hub_server(hub: Hub) -> Iterator[Hub]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     hub.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
@@ -273,6 +279,9 @@ def hub_server(hub: Hub) -> Iterator[Hub]:
     finally:
         server.shutdown()
         server.server_close()
+        for connection in connections:  # else its thread would go on answering
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 def client_environment(hub: Hub, home: Path, token: str | None = None, **more: str) -> dict[str, str]:
