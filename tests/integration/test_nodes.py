@@ -37,6 +37,28 @@ def _student(output: Path) -> list[tuple[int, float, float, int]]:
     return losses(folder)
 
 
+def _trained_as_one(command: Command, folder: Path, log: str, other_log: str) -> None:
+    """Compare the student of two machines with that of one process."""
+    assert "works for the first machine" in other_log
+    ((steps, tokens),) = re.findall(r"sft: (\d+) steps, (\d+) tokens in", log)
+    assert int(tokens) > 300 * int(steps), "every step needs micro-batches for both machines"
+    one = command("train.py", *SETTINGS, "output_root=one")
+    assert one.returncode == 0, one.stderr[-3000:]
+    got, expected = _student(folder / "outputs"), _student(command.folder / "one")
+    assert [(r[0], r[2], r[3]) for r in got] == [(r[0], r[2], r[3]) for r in expected]
+    assert [r[1] for r in got] == pytest.approx([r[1] for r in expected], rel=2e-4)
+
+
+def test_two_machines_train_as_one(command: Command, tmp_path: Path) -> None:
+    meet = f"trainer.rendezvous=127.0.0.1:{_free_port()}"
+    done = command.together(2, "train.py", *SETTINGS, *TWO, meet, cwd=tmp_path)
+    assert [job.returncode for job in done] == [0, 0], done[0].stderr[-3000:] + done[1].stderr[-3000:]
+    other, first = sorted(done, key=lambda job: "works for the first machine" not in job.stderr)
+    assert "student random 0.5: outputs/students/random-0.5" in first.stdout
+    _trained_as_one(command, tmp_path, first.stderr, other.stderr)
+
+
+@pytest.mark.slow
 def test_two_machines_that_torchrun_starts_train_as_one(command: Command, tmp_path: Path) -> None:
     port = _free_port()
     started = [
@@ -53,14 +75,7 @@ def test_two_machines_that_torchrun_starts_train_as_one(command: Command, tmp_pa
     (first, first_log), (_, second_log) = (process.communicate(timeout=240) for process in started)
     assert [process.returncode for process in started] == [0, 0], first_log[-3000:] + second_log[-3000:]
     assert "student random 0.5: outputs/students/random-0.5" in first
-    assert "works for the first machine" in second_log
-    ((steps, tokens),) = re.findall(r"sft: (\d+) steps, (\d+) tokens in", first_log)
-    assert int(tokens) > 300 * int(steps), "every step needs micro-batches for both machines"
-    one = command("train.py", *SETTINGS, "output_root=one")
-    assert one.returncode == 0, one.stderr[-3000:]
-    got, expected = _student(tmp_path / "outputs"), _student(command.folder / "one")
-    assert [(r[0], r[2], r[3]) for r in got] == [(r[0], r[2], r[3]) for r in expected]
-    assert [r[1] for r in got] == pytest.approx([r[1] for r in expected], rel=2e-4)
+    _trained_as_one(command, tmp_path, first_log, second_log)
 
 
 @pytest.mark.slow
