@@ -156,7 +156,7 @@ def test_smaller_set_is_the_beginning_of_a_larger_one() -> None:
     assert make(60)[:25] == make(25)
 
 
-@pytest.mark.parametrize(("seed", "length"), [(1, Length.short), (42, Length.short), (42, Length.long)])
+@pytest.mark.parametrize(("seed", "length"), [(1, Length.short), (42, Length.long)])
 def test_no_question_and_no_calculation_is_shared_by_training_and_evaluation(seed: int, length: Length) -> None:
     learned = [make(3000, seed=seed, length=length, families=families) for families in (TRAINING, list(FAMILIES))]
     asked = [planted.problems(num_problems=400, families=[], length=length, seed=s) for s in (seed, 2_000_003)]
@@ -215,10 +215,10 @@ def test_more_questions_than_exist_is_an_error_with_their_number() -> None:
 
 
 def test_exhausted_family_is_skipped() -> None:
-    traces = make(8000, families=["shelves", "belongings"])
-    assert len({t.question for t in traces}) == 8000
+    traces = make(2500, families=["shelves", "belongings"])
+    assert len({t.question for t in traces}) == 2500
     counts = Counter(t.family for t in traces)
-    assert counts["shelves"] < 4000 < counts["belongings"]
+    assert counts["shelves"] < 1250 < counts["belongings"]
 
 
 def test_same_settings_give_the_text_of_earlier_releases() -> None:
