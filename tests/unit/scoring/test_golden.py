@@ -69,6 +69,7 @@ def assert_agrees(pairs, condition, smollm2):
         assert spearmanr(ours, theirs).statistic > 0.9999
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("condition", Condition)
 def test_short_texts_of_our_own_agree(condition, smollm2):
     rows = read_rows(Path(__file__).with_name("golden.jsonl"))

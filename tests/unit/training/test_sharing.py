@@ -39,7 +39,8 @@ CASES = [
     pytest.param(Strategy.fsdp2, Method.full, {}, id="fsdp2-full"),
     pytest.param(Strategy.ddp, Method.full, {}, id="ddp-full", marks=MORE),
     pytest.param(Strategy.fsdp2, Method.lora, {}, id="fsdp2-lora", marks=MORE),
-    pytest.param(Strategy.fsdp2, Method.full, {"offload": True}, id="fsdp2-full-offload"),
+    # in the default run: test_offloaded_training_equals_the_one_without_and_resumes_from_its_checkpoint
+    pytest.param(Strategy.fsdp2, Method.full, {"offload": True}, id="fsdp2-full-offload", marks=MORE),
     pytest.param(Strategy.fsdp2, Method.lora, {"offload": True}, id="fsdp2-lora-offload", marks=MORE),
     pytest.param(Strategy.ddp, Method.lora, {"devices": 4}, id="ddp-four", marks=MORE),
     pytest.param(Strategy.fsdp2, Method.lora, {"devices": 4}, id="fsdp2-four", marks=MORE),
