@@ -12,6 +12,7 @@ from cotpress.scoring.models import Models
 from cotpress.scoring.reader import ConditionReading, Reader
 from cotpress.scoring.scorers.mix import MixConfig
 from cotpress.scoring.table import scorer_identity, scorer_of
+from support.remembered import remembered
 
 
 class Derived:
@@ -19,6 +20,7 @@ class Derived:
 
     def __init__(self, name: str, sources: Sequence[Any], combine: Callable[[Trace, Any], ScoredTrace | str]) -> None:
         self.name, self.sources, self._combine = name, sources, combine
+        self._row = remembered(lambda trace: next(self._rows([trace])))
 
     def _rows(self, traces: Sequence[Trace]) -> Iterator[Any]:
         sources = [{row.id: row for row in _rows(source, traces)} for source in self.sources]
@@ -31,12 +33,12 @@ class Derived:
 
     def refusal(self, trace: Trace) -> str | None:
         """Give the reason why a trace has no scores, or None."""
-        [row] = self._rows([trace])
+        row = self._row(trace)
         return row if isinstance(row, str) else None
 
     def num_tokens(self, trace: Trace) -> int:
         """Count the scores of a trace."""
-        [row] = self._rows([trace])
+        row = self._row(trace)
         return 0 if isinstance(row, str) else len(row.scores)
 
     def in_windows(self, trace: Trace) -> bool:

@@ -89,8 +89,12 @@ def rows(traces, stepwise):
     return [*traces, stepwise]
 
 
-def test_one_finite_float_per_token_and_offsets_cover_the_thinking(scorer, rows):
-    records = list(scorer.score(rows))
+@pytest.fixture(scope="module")
+def records(scorer, rows):
+    return list(scorer.score(rows))
+
+
+def test_one_finite_float_per_token_and_offsets_cover_the_thinking(scorer, rows, records):
     assert [r.id for r in records] == [t.id for t in rows]
     for record, trace in zip(records, rows, strict=True):
         assert record.scores.dtype == np.float32
@@ -102,13 +106,13 @@ def test_one_finite_float_per_token_and_offsets_cover_the_thinking(scorer, rows)
         assert kept_text(trace.thinking, record.offsets, np.ones(len(record.scores), dtype=bool)) == trace.thinking
 
 
-def test_same_scores_twice(scorer, rows):
-    for first, second in zip(scorer.score(rows), scorer.score(rows), strict=True):
+def test_same_scores_twice(scorer, rows, records):
+    for first, second in zip(records, scorer.score(rows), strict=True):
         np.testing.assert_array_equal(first.scores, second.scores)
 
 
-def test_same_scores_alone_in_a_batch_and_in_another_order(scorer, rows):
-    together = {r.id: r.scores for r in scorer.score(rows)}
+def test_same_scores_alone_in_a_batch_and_in_another_order(scorer, rows, records):
+    together = {r.id: r.scores for r in records}
     backwards = {r.id: r.scores for r in scorer.score(rows[::-1])}
     for trace in rows:
         [alone] = scorer.score([trace])
