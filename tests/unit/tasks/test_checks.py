@@ -280,15 +280,17 @@ def test_a_server_that_refuses_or_has_no_room_is_told_before_training(
     made: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     models = [{"id": "stub", "max_model_len": 24}]
-    config = served("evaluation", "ADDRESS")
+    config = made("train", *served("evaluation", "http://x/v1"))
 
     def checked(models: Any = None, status: int = 200) -> Any:
         with openai_server(lambda call, seen: Reply(), models, listing_status=status) as server:
-            checks.check(made("train", *(o.replace("ADDRESS", server.base_url) for o in config)))
+            generation = replace(config.evaluation.generation, base_url=server.base_url)
+            checks.check(replace(config, evaluation=replace(config.evaluation, generation=generation)))
 
     with pytest.raises(GenerationError, match=r"a limit of 24 tokens for prompt and answer, but max_new_tokens=24"):
         checked(models)
-    config += ["benchmark.protocols.tokenskip.context_tokens=24"]  # which ends every answer, so that it has room
+    room = "benchmark.protocols.tokenskip.context_tokens=24"  # which ends every answer
+    config = made("train", *served("evaluation", "http://x/v1"), room)
     checked(models)
     for status in (401, 500, 502, 503):
         with pytest.raises(GenerationError, match=rf"evaluation\.generation: .*{status}"):

@@ -360,7 +360,8 @@ def test_another_protocol_brings_its_budget_and_prompt(tmp_path: Path, trained: 
     (tmp_path / "few.jsonl").write_text('{"id": "1", "question": "1 + 1?", "answer": "2"}\n')
     own = ["benchmark=jsonl", f"benchmark.path={tmp_path / 'few.jsonl'}"]
     small = [setting for setting in SMALL if setting not in FEW_PROBLEMS]
-    config = to_objects(compose("train", overrides=[*small, *own, f"output_root={tmp_path}", "until=sft"]))
+    student = ["evaluation.baselines=[]", "until=sft"]
+    config = to_objects(compose("train", overrides=[*small, *own, f"output_root={tmp_path}", *student]))
     TRAIN.load()(config, tmp_path / "logs")
     copied = tmp_path / "runs" / f"random-{RATIOS['lora']}-tiny-copied"
     next((tmp_path / "runs").iterdir()).rename(copied)
@@ -430,7 +431,7 @@ def test_sampling_is_checked_with_the_benchmark_of_the_run(root: Path) -> None:
 
 
 def test_further_ratios_are_for_the_students_with_a_marker_alone(root: Path) -> None:
-    _train(root, "compression=mixed", "ratio=0.6", "until=sft")
+    _train(root, "compression=mixed", "ratio=0.6", "evaluation.baselines=[]", "until=sft")
     overrides = [f"runs={root / 'runs'}", "evaluation.ratios=[0.5]"]
     runs = find_runs(RunsJob(config=to_objects(compose("evaluate", overrides=overrides)), given=tuple(overrides)))
     ratios = {run.trained.name: run.config.evaluation.ratios for run in runs}
@@ -495,7 +496,7 @@ def test_artifact_of_a_whole_student_is_a_model(trained: Path) -> None:
 @pytest.mark.parametrize("method", RATIOS)
 def test_student_without_tags_has_the_same_thinking_tokens_alone_as_in_its_run(tmp_path: Path, method: str) -> None:
     chat = "chat@model.chat=tokenskip"
-    run_dir = _train(tmp_path, "ratio=0.7", f"sft={method}", chat, "until=sft")
+    run_dir = _train(tmp_path, "ratio=0.7", f"sft={method}", chat, "evaluation.baselines=[]", "until=sft")
     _ask(run_dir)
     name = {"lora": "random-0.7", "full": "random-0.7-sft-full"}[method]
     weights = tmp_path / "students" / name
