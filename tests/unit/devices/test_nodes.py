@@ -626,12 +626,12 @@ def test_connections_of_others_do_not_keep_a_machine_from_joining(
 
 
 def test_silent_connections_are_dealt_with_beside_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nodes, "ANSWER_S", 4.0)
+    monkeypatch.setattr(nodes, "ANSWER_S", 40.0)
     port = _open()
     with nodes._listening(port, FIRST, tmp_path) as arrivals:
         strays = [socket.create_connection(("127.0.0.1", _number(port))) for _ in range(3)]
         got = _other(tmp_path)
-        node, connection = arrivals.get(timeout=3)
+        node, connection = arrivals.get(timeout=30)
         connection.close()
         for stray in strays:
             stray.close()
