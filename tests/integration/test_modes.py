@@ -30,7 +30,7 @@ def facts_of(command: Command, stage: str, row: dict[str, Any]) -> dict[str, Any
     return facts
 
 
-@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("soft", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_student_of_whole_traces_has_a_loss_on_a_part_of_them(command: Command, soft: bool) -> None:
     softly = ["compression.soft_weights=true"] if soft else []
     done, rows, name = trained(command, "compression.mode=mask_loss", "ratio=0.5", *softly)
