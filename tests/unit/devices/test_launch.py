@@ -45,6 +45,7 @@ def test_one_device_is_a_call_in_this_process() -> None:
     assert messages == [("rank", 0)]
 
 
+@pytest.mark.usefixtures("short_grace")
 @pytest.mark.parametrize(
     ("kind", "error", "message"),
     [
@@ -65,6 +66,7 @@ def test_failing_worker_stops_the_others_and_gives_the_reason(
     assert ("in fails" in caplog.text) == (kind in ("defect", "exit"))
 
 
+@pytest.mark.usefixtures("short_grace")
 def test_full_disk_of_a_worker_is_an_error_for_users_with_its_fix(tmp_path: Path) -> None:
     def produce(workdir: Path) -> Summary:
         run_on_devices(device_jobs.fails, ("full disk",), trainer=TWO)
@@ -113,8 +115,10 @@ import signal, sys, pathlib
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test in the background starts with it ignored
 sys.path.insert(0, {tests!r})
 from support import device_jobs
+from cotpress.devices import launch
 from cotpress.devices.launch import run_on_devices
 from cotpress.devices.config import TrainerConfig
+launch._PRELOAD = ()  # the function needs none of these modules, whose import takes seconds
 if __name__ == "__main__":
     try:
         run_on_devices(device_jobs.waits, (pathlib.Path("."),), trainer=TrainerConfig(accelerator="cpu", devices=2))

@@ -329,6 +329,7 @@ def test_machine_that_is_cut_off_is_noticed_within_the_time_that_is_documented(t
         end.close()
 
 
+@pytest.mark.usefixtures("short_grace")
 def test_machine_that_is_lost_while_it_works_is_named_at_once(tmp_path: Path) -> None:
     def leave() -> None:
         first = join(SECOND, tmp_path, SETTINGS, "")
@@ -357,6 +358,7 @@ def test_failure_on_another_machine_ends_the_command(tmp_path: Path, kind: str) 
     assert isinstance(got["error"], CotpressError)
 
 
+@pytest.mark.usefixtures("short_grace")
 def test_machine_with_another_model_ends_the_command(tmp_path: Path) -> None:
     got, alike = _other(tmp_path), Alike(device_jobs.model_of_the_thread, "/models/base")
     other = got["thread"].name[:12]
@@ -369,6 +371,7 @@ def test_machine_with_another_model_ends_the_command(tmp_path: Path) -> None:
     assert str(got["error"]) == str(failed.value)
 
 
+@pytest.mark.usefixtures("short_grace")
 def test_machine_with_another_kind_of_device_ends_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def picked(_: TrainerConfig) -> torch.device:
         return torch.device("cuda" if threading.current_thread() is threading.main_thread() else "cpu")
