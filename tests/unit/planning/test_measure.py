@@ -55,9 +55,16 @@ HYBRID = {
 }
 
 
-@METHODS
+@pytest.mark.parametrize(
+    ("method", "checkpointing"),
+    [
+        (Method.lora, True),
+        (Method.full, False),
+        pytest.param(Method.lora, False, marks=pytest.mark.slow),
+        pytest.param(Method.full, True, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("dtype", [Dtype.bfloat16, pytest.param(Dtype.float32, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("checkpointing", [False, True])
 def test_training_peak_is_within_15_percent_of_a_real_run(
     method: Method, dtype: Dtype, checkpointing: bool, small: Make, tune: Tune, tmp_path: Path
 ) -> None:

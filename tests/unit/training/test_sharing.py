@@ -137,11 +137,17 @@ def test_offloaded_training_equals_the_one_without_and_resumes_from_its_checkpoi
     assert losses(training("offloaded", **offloaded)) == losses(whole)
 
 
-def test_adapter_of_lower_rank_than_there_are_workers_trains_and_resumes(training, tune, tmp_path, monkeypatch):
+def test_adapter_of_lower_rank_than_there_are_workers_trains(training, tune):
     """The second worker's shard of a matrix of one row is empty."""
     tune.lora_rank = 1
     single, whole = training("one"), training("whole", devices=2, strategy=Strategy.fsdp2)
     assert [r[1] for r in losses(whole)] == pytest.approx([r[1] for r in losses(single)], rel=2e-4)
+
+
+@pytest.mark.slow
+def test_adapter_of_lower_rank_than_there_are_workers_resumes(training, tune, tmp_path, monkeypatch):
+    tune.lora_rank = 1
+    whole = training("whole", devices=2, strategy=Strategy.fsdp2)
     monkeypatch.setenv("TEST_KILLED_ONCE", str(tmp_path / "was_killed"))
     with pytest.raises(WorkerError, match="rank 1 ended: killed by SIGKILL"):
         training("killed", devices=2, strategy=Strategy.fsdp2, kind=KilledOnce)
