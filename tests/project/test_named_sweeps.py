@@ -52,10 +52,15 @@ def _jobs(name: str) -> list[list[str]]:
     return jobs
 
 
-def _configs(name: str, jobs: list[list[str]]) -> list[TrainConfig]:
-    configs = [to_objects(compose("train", overrides=job)) for job in jobs]
-    assert all(isinstance(c, TrainConfig) for c in configs)
-    return [c for c in configs if isinstance(c, TrainConfig)]
+@functools.cache
+def _config(*words: str) -> TrainConfig:
+    config = to_objects(compose("train", overrides=list(words)))
+    assert isinstance(config, TrainConfig)
+    return config
+
+
+def _configs(jobs: list[list[str]]) -> list[TrainConfig]:
+    return [_config(*job) for job in jobs]
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -68,7 +73,7 @@ def test_every_sweep_has_as_many_jobs_as_it_says(name: str) -> None:
 @pytest.mark.parametrize("name", SWEEPS)
 def test_first_and_last_job_of_every_sweep_are_valid_and_two_runs(name: str) -> None:
     jobs = _jobs(name)
-    first, last = _configs(name, [jobs[0], jobs[-1]])
+    first, last = _configs([jobs[0], jobs[-1]])
     assert run_path(first) != run_path(last)
     if name.startswith("small_"):
         assert (first.model.name, last.benchmark.name) == ("smollm2", "planted")
@@ -84,7 +89,7 @@ def test_every_large_sweep_has_a_small_version_over_the_same_settings() -> None:
 
 def test_settings_of_the_cts_tables_are_the_papers() -> None:
     for name, model in (("cts_table6", "qwen7b"), ("cts_table7", "llama8b"), ("cts_headline", "qwen14b")):
-        (job, *_) = _configs(name, _jobs(name)[:1])
+        (job, *_) = _configs(_jobs(name)[:1])
         assert (job.model.name, job.sft.tune.method.value, job.sft.tune.learning_rate) == (model, "full", 1e-5)
         assert job.reference.base is not None
         assert (job.reference.base.name, job.reference.tune.epochs) == ("qwen7b", 3)
@@ -96,7 +101,7 @@ def test_settings_of_the_cts_tables_are_the_papers() -> None:
 def test_sweeps_delete_words_unless_they_are_about_tokens() -> None:
     about_tokens = {name for name in SWEEPS if name.startswith("cts_")} | {"small_alignment", "small_granularity"}
     for name in SWEEPS:
-        (job,) = _configs(name, _jobs(name)[:1])
+        (job,) = _configs(_jobs(name)[:1])
         assert job.compression.granularity is (Unit.token if name in about_tokens else Unit.word), name
 
 
@@ -145,7 +150,7 @@ def test_jobs_of_a_papers_sweep_follow_its_protocol_by_themselves(name: str) -> 
     for words in _jobs(name):
         benchmark = next((w.partition("=")[2] for w in words if w.startswith("benchmark=")), "")
         jobs.setdefault(benchmark, words)
-    configs = _configs(name, list(jobs.values()))
+    configs = _configs(list(jobs.values()))
     assert {c.benchmark.name: Asked.of(c) for c in configs} == {
         c.benchmark.name: expected[c.benchmark.name] for c in configs
     }
@@ -163,7 +168,7 @@ def test_jobs_of_a_papers_sweep_follow_its_protocol_by_themselves(name: str) -> 
 def test_experiments_follow_the_protocol_of_their_paper_for_every_model(
     experiment: str, benchmark: str, needed: list[str], model: str
 ) -> None:
-    (job,) = _configs(experiment, [[f"experiment={experiment}", f"model={model}", *needed]])
+    (job,) = _configs([[f"experiment={experiment}", f"model={model}", *needed]])
     longest = 40960 if (model, benchmark) == ("llama8b", "gsm8k") else 32768
     assert job.benchmark.name == benchmark
     assert Asked.of(job) == (OF_CTS | OF_TOKENSKIP)[benchmark]._replace(context=longest)
@@ -171,7 +176,7 @@ def test_experiments_follow_the_protocol_of_their_paper_for_every_model(
 
 def test_tokens_that_tokenskip_keeps_follow_the_model() -> None:
     def kept(*words: str) -> tuple[str, list[str]]:
-        (job,) = _configs("", [["experiment=tokenskip_gsm8k", *words]])
+        (job,) = _configs([["experiment=tokenskip_gsm8k", *words]])
         return job.compression.protection.value, job.compression.keep_strings
 
     assert [kept(), kept("model=qwen14b"), kept("model=llama8b")] == [
@@ -184,12 +189,12 @@ def test_tokens_that_tokenskip_keeps_follow_the_model() -> None:
 
 def test_mixed_ratio_sweeps_train_one_student_for_all_ratios() -> None:
     for name in ("tokenskip_mixed_ratios", "small_mixed_ratios"):
-        (job,) = _configs(name, _jobs(name)[-1:])
+        (job,) = _configs(_jobs(name)[-1:])
         assert (job.ratio, job.compression.mixed_ratios) == (0.5, [1.0, 0.9, 0.8, 0.7, 0.6, 0.5])
 
 
 def test_plain_llmlingua_has_no_condition() -> None:
-    (job,) = _configs("small_reference", [j for j in _jobs("small_reference") if "scorer=llmlingua" in j][:1])
+    (job,) = _configs([j for j in _jobs("small_reference") if "scorer=llmlingua" in j][:1])
     assert (job.scorer.name, job.scorer.condition.value) == ("llmlingua", "none")  # type: ignore[attr-defined]
 
 

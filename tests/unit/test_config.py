@@ -37,6 +37,7 @@ from cotpress.scoring.scorers.random import RandomConfig
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
 ENTRIES = ("train", "compress", "fidelity", "evaluate")
+MORE = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -104,17 +105,17 @@ def test_reference_model_is_tuned_by_the_recipe_of_the_model_that_it_is_made_fro
 
 
 @pytest.mark.parametrize("experiment", [file.stem for file in sorted((CONF / "experiment").glob("*.yaml"))])
-@pytest.mark.parametrize("entry", ENTRIES)
-def test_every_experiment_works_in_every_script_as_far_as_its_groups_exist(entry: str, experiment: str) -> None:
+def test_every_experiment_works_in_every_script_as_far_as_its_groups_exist(experiment: str) -> None:
     whole = to_objects(_compose("train", [f"experiment={experiment}"]))
-    part = to_objects(_compose(entry, with_experiments([f"experiment={experiment}"], entry, CONF)))
     assert isinstance(whole, TrainConfig)
-    assert isinstance(part, ScoringPipelineConfig | EvaluateConfig)
-    assert (part.model, part.trainer) == (whole.model, whole.trainer)
-    if isinstance(part, ScoringPipelineConfig):
-        assert (part.data, part.distill, part.reference, part.scorer) == (
-            whole.data, whole.distill, whole.reference, whole.scorer,
-        )  # fmt: skip
+    for entry in ENTRIES:
+        part = to_objects(_compose(entry, with_experiments([f"experiment={experiment}"], entry, CONF)))
+        assert isinstance(part, ScoringPipelineConfig | EvaluateConfig)
+        assert (part.model, part.trainer) == (whole.model, whole.trainer)
+        if isinstance(part, ScoringPipelineConfig):
+            assert (part.data, part.distill, part.reference, part.scorer) == (
+                whole.data, whole.distill, whole.reference, whole.scorer,
+            )  # fmt: skip
 
 
 def test_command_line_goes_before_the_part_of_an_experiment() -> None:
@@ -539,7 +540,10 @@ def test_top_p_is_allowed_where_the_protocol_draws_answers() -> None:
         _asked(*words, "evaluation.temperature=0")
 
 
-@pytest.mark.parametrize("script", ["train.py", "compress.py", "fidelity.py", "evaluate.py", "report.py"])
+@pytest.mark.parametrize(
+    "script",
+    ["train.py", "report.py", *(pytest.param(f"{s}.py", marks=MORE) for s in ("compress", "fidelity", "evaluate"))],
+)
 @pytest.mark.parametrize("flags", [["--help"], ["--cfg", "job"]])
 def test_help_and_configuration_answer_at_once(script: str, flags: list[str], tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
