@@ -22,15 +22,17 @@ from cotpress.store.grid import csv_text
 HERE = Path(__file__).parent
 OUTPUT = HERE.parents[1] / "src" / "cotpress" / "report" / ADVICE_FILE
 MODEL, DATA, BENCHMARK = "smollm2", "planted", "planted"
-UNIT, START = "compression.granularity", "sft.start"
+UNIT, START, PROTECTION = "compression.granularity", "sft.start", "compression.protection"
 KEYS = {"granularity": UNIT, "condition": "scorer.condition", "alignment": "scorer.alignment"}
 """Settings that the names of rows have in short."""
 FIXED = {
     "bounds": {UNIT: "word"}, "cts": {}, "tokenskip": {}, "tokens": {UNIT: "token"}, "start": {UNIT: "word"},
-    "rate": {UNIT: "word"}, "examples": {UNIT: "word"},
+    "rate": {UNIT: "word"}, "examples": {UNIT: "word"}, "protect": {UNIT: "word", PROTECTION: "math"},
 }  # fmt: skip
 """Settings that all students of a sweep share, and which their names therefore lack."""
-NO_METHODS = ("planted", "Original", "Random", "Base")
+USUAL = {START: "base", PROTECTION: "none"}
+"""Settings of the sweeps that do not set them."""
+NO_METHODS = ("planted", "Original", "Random", "random", "Base")
 """Rows that no change leads from or to: labels that real data lacks, and baselines."""
 
 
@@ -65,7 +67,7 @@ def students(path: Path) -> Iterator[Student]:
         yield Student(
             sweep=sweep,
             settings={
-                "scorer": name, "ratio": f"{float(row['target_ratio']):g}", START: "base", **FIXED[sweep], **named
+                "scorer": name, "ratio": f"{float(row['target_ratio']):g}", **USUAL, **FIXED[sweep], **named
             },
             accuracy=float(row["accuracy"]),
             low=float(row["accuracy_low"]),

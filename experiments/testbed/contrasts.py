@@ -29,6 +29,8 @@ def planned() -> Iterator[Contrast]:
             ("scores of cts, not chance", ("cts", "cts granularity=word"), ("bounds", "Random")),
             ("cts: steps, not words", ("cts", "cts granularity=step"), ("cts", "cts granularity=word")),
             ("cts: tokens, not words", ("tokens", "cts"), ("cts", "cts granularity=word")),
+            ("cts: numbers and operators kept", ("protect", "cts"), ("cts", "cts granularity=word")),
+            ("random words: numbers and operators kept", ("protect", "random"), ("bounds", "Random")),
             ("cts: warm start, not cold", ("start", "cts sft.start=original"), ("start", "cts sft.start=base")),
         ):
             at = 1.0 if minus[1] == "Original" else None

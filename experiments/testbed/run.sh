@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Ceiling, floor, units, start, learning rate and number of examples. Arguments: experiments/sweeps.sh.
+# Ceiling, floor, units, start, learning rate, protected numbers, and number of examples. Arguments: experiments/sweeps.sh.
 experiment=testbed
 source "$(dirname "$0")/../sweeps.sh"
 control='evaluation.baselines=[original,random]' alone='evaluation.baselines=[original]'
@@ -10,6 +10,8 @@ sweep tokenskip $both $control scorer=tokenskip ratio=$ratios
 sweep tokens compression.granularity=token $alone scorer=cts,tokenskip ratio=$ratios
 sweep start $words $control scorer=cts ratio=$middle sft.start=base,original
 sweep rate $words $alone scorer=cts ratio=0.7 sft.tune.learning_rate=$rates
+sweep protect $words $alone scorer=cts,random ratio=$middle compression.protection=math  # no equation with holes
 sweep examples $words $alone scorer=cts ratio=0.5 data.num_traces=$sizes
 python -m experiments.testbed.contrasts "$out/multirun/testbed" "$results"
+python -m experiments.testbed.damage "$out/multirun/testbed" "$results"
 finish
