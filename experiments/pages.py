@@ -107,9 +107,17 @@ def _damage(rows: _Rows) -> Iterator[list[str]]:
     """Holes in the training texts, in percent, and the accuracy of the students."""
     yield [
         "sweep", "system", "ratio", "first equations whole %", "torn %", "repeated equations torn %",
-        "sentences torn %", "accuracy %",
+        "sentences torn %", "openings gone %", "accuracy %", "thinking not closed %", "accuracy % if that is no error",
     ]  # fmt: skip
-    measures = ("essential_whole", "essential_torn", "repeated_torn", "sentences_torn", "accuracy")
+    measures = (
+        "essential_whole",
+        "essential_torn",
+        "repeated_torn",
+        "sentences_torn",
+        "accuracy",
+        "unclosed",
+        "accuracy_anywhere",
+    )
     for row in sorted(rows, key=lambda row: -float(row["accuracy"])):
         shares = [f"{100 * float(row[name]):.0f}" for name in measures]
         yield [row["sweep"], row["system"], f"{float(row['ratio']):g}", *shares]

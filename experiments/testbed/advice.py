@@ -30,6 +30,8 @@ FIXED = {
     "rate": {UNIT: "word"}, "examples": {UNIT: "word"}, "protect": {UNIT: "word", PROTECTION: "math"},
 }  # fmt: skip
 """Settings that all students of a sweep share, and which their names therefore lack."""
+NOT_GENERAL = ("openings",)
+"""Sweeps whose settings fit the built-in texts alone."""
 USUAL = {START: "base", PROTECTION: "none"}
 """Settings of the sweeps that do not set them."""
 NO_METHODS = ("planted", "Original", "Random", "random", "Base")
@@ -100,7 +102,12 @@ def changes(all_students: list[Student]) -> Iterator[list[object]]:
 
 def main(folder: Path, output: Path) -> None:
     """Write the table."""
-    all_students = [student for path in sorted(folder.glob("*-seeds.csv")) for student in students(path)]
+    all_students = [
+        student
+        for path in sorted(folder.glob("*-seeds.csv"))
+        if path.name.removesuffix("-seeds.csv") not in NOT_GENERAL
+        for student in students(path)
+    ]
     output.write_text(csv_text(COLUMNS, changes(all_students)), encoding="utf-8")
 
 

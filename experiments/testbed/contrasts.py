@@ -12,7 +12,7 @@ from pathlib import Path
 from experiments.answers import CONTRASTS_FILE, Contrast, contrasts_csv, sweep_answers
 
 HERE = Path(__file__).parent
-RATIOS = (0.7, 0.5)
+RATIOS, UPPER_RATIOS = (0.7, 0.5), (0.9, 0.7)
 
 
 def planned() -> Iterator[Contrast]:
@@ -35,6 +35,12 @@ def planned() -> Iterator[Contrast]:
         ):
             at = 1.0 if minus[1] == "Original" else None
             yield Contrast(name=name, system=system, minus=minus, ratio=ratio, at=at)
+    for ratio in UPPER_RATIOS:
+        for name, system, minus in (
+            ("cts: openings of sentences kept", ("openings", "cts"), ("cts", "cts granularity=word")),
+            ("random words: openings of sentences kept", ("openings", "random"), ("bounds", "Random")),
+        ):
+            yield Contrast(name=name, system=system, minus=minus, ratio=ratio)
     for rate in ("0.0003", "0.003"):
         yield Contrast(
             name=f"cts: learning rate {rate}, not 0.001",

@@ -6,11 +6,14 @@ MULTIRUN is the folder of this experiment's multiruns; damage.csv goes into DIR.
 `12 + 23 = 35`, is whole, gone, or torn if some of its tokens are deleted and others not, and so is a sentence. First
 statements are the equations that the planted labels call essential; the others check or repeat them. Shares are over
 all training traces of a student, and their mean is over the seeds.
+
+Some students end their answer before they close the thinking, which counts as wrong. `unclosed` is their share, and
+`accuracy_anywhere` the accuracy if the whole output is searched for an answer.
 """
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,11 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cotpress.answers import judge
+from cotpress.generation.backends import STOP
 from cotpress.modeling.alignment import spans_to_mask, tokenize_with_offsets
 from cotpress.modeling.loading import load_tokenizer
 from cotpress.modeling.segments import step_ranges
-from cotpress.records import COMPRESSED_FILE, TRACES_FILE, CompressedTrace, Trace
-from cotpress.report.comparison import compare, row_key
+from cotpress.records import COMPRESSED_FILE, TRACES_FILE, CompressedTrace, Prediction, System, Trace
+from cotpress.report.comparison import answers_of, compare, row_key
 from cotpress.report.results import collect, output_root_of_run
 from cotpress.store.artifacts import Artifact, ArtifactStore
 from cotpress.store.grid import csv_text
@@ -31,7 +36,7 @@ from experiments.testbed.redundancy import default_config
 
 HERE = Path(__file__).parent
 FILE = "damage.csv"
-EQUATION = re.compile(r"\d+ [-+*/] \d+ = \d+")
+EQUATION, WORD = re.compile(r"\d+ [-+*/] \d+ = \d+"), re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,33 +48,39 @@ class Damage:
         essential_torn: First statements that lost some of their tokens, not all.
         repeated_torn: The same of equations that check or repeat.
         sentences_torn: The same of sentences.
+        openings_gone: Sentences without their first word, among those of which something is left.
     """
 
     essential_whole: float
     essential_torn: float
     repeated_torn: float
     sentences_torn: float
+    openings_gone: float
 
 
 MEASURES = tuple(field.name for field in fields(Damage))
-COLUMNS = ("sweep", "system", "ratio", "seeds", *MEASURES, "accuracy")
 _Kept = NDArray[np.bool_]
 
 
 def damage(traces: Sequence[Trace], kept: Sequence[_Kept], offsets: Sequence[NDArray[np.int32]]) -> Damage:
     """Measure the holes in traces whose kept tokens are marked; `offsets` are the characters of their tokens."""
-    essential, repeated, sentences = list[_Kept](), list[_Kept](), list[_Kept]()
+    essential, repeated, sentences, openings = list[_Kept](), list[_Kept](), list[_Kept](), list[_Kept]()
     for trace, mask, places in zip(traces, kept, offsets, strict=True):
         labelled = spans_to_mask(places, [(span.start, span.end) for span in trace.spans if span.essential])
         for match in EQUATION.finditer(trace.thinking):
             inside = spans_to_mask(places, [match.span()])
             (essential if labelled[inside].all() else repeated).append(mask[inside])
-        sentences += [mask[spans_to_mask(places, [step])] for step in step_ranges(trace.thinking)]
+        for start, end in step_ranges(trace.thinking):
+            sentences.append(mask[spans_to_mask(places, [(start, end)])])
+            first = WORD.search(trace.thinking, start, end)
+            if first is not None and sentences[-1].any():
+                openings.append(mask[spans_to_mask(places, [first.span()])])
     return Damage(
         essential_whole=float(np.mean([part.all() for part in essential])),
         essential_torn=_torn(essential),
         repeated_torn=_torn(repeated),
         sentences_torn=_torn(sentences),
+        openings_gone=float(np.mean([not part.any() for part in openings])),
     )
 
 
@@ -114,17 +125,34 @@ def lines(multirun: Path) -> Iterator[list[object]]:
     students = _Students()
     for folder in sorted(path for path in multirun.iterdir() if path.is_dir()):
         [comparison] = compare(collect(folder).runs)
-        found: dict[tuple[str, float], dict[int, tuple[Damage, float]]] = {}
+        found: dict[System, dict[int, Damage]] = {}
         for run in comparison.runs:
             for row in run.results.rows:
                 if row.is_compressed and "sft" in row.artifacts:
-                    label = comparison.systems[row_key(row, run.results.seed)].label
-                    measured = students.damage(run.path, row.artifacts["sft"]), row.accuracy.value
-                    found.setdefault((label, row.target_ratio), {})[run.results.seed] = measured
-        for (label, ratio), by_seed in found.items():
-            shares = [[getattr(own, name) for own, _ in by_seed.values()] for name in MEASURES]
-            numbers = (float(np.mean(values)) for values in [*shares, [accuracy for _, accuracy in by_seed.values()]])
-            yield [folder.name, label, ratio, len(by_seed), *(round(number, 4) for number in numbers)]
+                    system = comparison.systems[row_key(row, run.results.seed)]
+                    found.setdefault(system, {})[run.results.seed] = students.damage(run.path, row.artifacts["sft"])
+        answers = answers_of(comparison)
+        for system, by_seed in found.items():
+            shares = [[getattr(own, name) for own in by_seed.values()] for name in MEASURES]
+            seen = [[measure(p) for own in answers[system].values() for p in own] for measure in OF_ANSWERS.values()]
+            numbers = [round(float(np.mean(values)), 4) for values in [*shares, *seen]]
+            yield [folder.name, system.label, system.ratio, len(by_seed), *numbers]
+
+
+def _is_right_anywhere(prediction: Prediction) -> bool:
+    ended = prediction.finish_reason == STOP
+    return prediction.correct or (
+        ended and not prediction.closed and judge(prediction.output, prediction.answer).correct
+    )
+
+
+OF_ANSWERS: Mapping[str, Callable[[Prediction], bool]] = {
+    "accuracy": lambda prediction: prediction.correct,
+    "unclosed": lambda prediction: not prediction.closed,
+    "accuracy_anywhere": _is_right_anywhere,
+}
+"""Measures of single answers."""
+COLUMNS = ("sweep", "system", "ratio", "seeds", *MEASURES, *OF_ANSWERS)
 
 
 def main(multirun: Path, folder: Path) -> None:

@@ -171,10 +171,16 @@ def test_equations_and_sentences_with_holes_are_torn() -> None:
     def measured(*masks: np.ndarray) -> Damage:
         return damage([trace] * len(masks), masks, [offsets] * len(masks))
 
-    assert measured(cut()) == Damage(essential_whole=1, essential_torn=0, repeated_torn=0, sentences_torn=0)
+    assert measured(cut()) == Damage(
+        essential_whole=1, essential_torn=0, repeated_torn=0, sentences_torn=0, openings_gone=0
+    )
     assert measured(cut(" 12 + 3 = 15."), cut("+ 3")) == Damage(
-        essential_whole=0, essential_torn=0.5, repeated_torn=0, sentences_torn=0.125
+        essential_whole=0, essential_torn=0.5, repeated_torn=0, sentences_torn=0.125, openings_gone=0
     )
     assert measured(cut(" Check: 15 - 3 = 12."), cut("15 - 3"), cut("Tom ")) == Damage(
-        essential_whole=1, essential_torn=0, repeated_torn=pytest.approx(1 / 3), sentences_torn=pytest.approx(2 / 12)
+        essential_whole=1,
+        essential_torn=0,
+        repeated_torn=pytest.approx(1 / 3),
+        sentences_torn=pytest.approx(2 / 12),
+        openings_gone=pytest.approx(1 / 11),
     )
