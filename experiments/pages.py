@@ -51,7 +51,7 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-_LEFT = ("system", "verdict", "change", "measure", "scorer", "unit", "statement", "ablation")
+_LEFT = ("sweep", "system", "verdict", "change", "measure", "scorer", "unit", "statement", "ablation")
 """Columns of text."""
 
 
@@ -101,6 +101,26 @@ def _contrasts(rows: _Rows) -> Iterator[list[str]]:
         star = "" if float(row["accuracy_low"]) <= 0 <= float(row["accuracy_high"]) else " *"
         tokens = f"{float(row['tokens']):+.0f}"
         yield [row["contrast"], f"{float(row['ratio']):g}", percent(row, "accuracy", sign="+") + star, tokens]
+
+
+def _damage(rows: _Rows) -> Iterator[list[str]]:
+    """Holes in the training texts, in percent, and the accuracy of the students."""
+    yield [
+        "sweep", "system", "ratio", "first equations whole %", "torn %", "repeated equations torn %",
+        "sentences torn %", "openings gone %", "accuracy %", "thinking not closed %", "accuracy % if that is no error",
+    ]  # fmt: skip
+    measures = (
+        "essential_whole",
+        "essential_torn",
+        "repeated_torn",
+        "sentences_torn",
+        "accuracy",
+        "unclosed",
+        "accuracy_anywhere",
+    )
+    for row in sorted(rows, key=lambda row: -float(row["accuracy"])):
+        shares = [f"{100 * float(row[name]):.0f}" for name in measures]
+        yield [row["sweep"], row["system"], f"{float(row['ratio']):g}", *shares]
 
 
 def _slopes(rows: _Rows) -> Iterator[list[str]]:
@@ -174,6 +194,7 @@ _KINDS: dict[str, Callable[[_Rows], Iterator[list[str]]]] = {
     "seeds.csv": _seeds,
     "front.csv": _front,
     "contrasts.csv": _contrasts,
+    "damage.csv": _damage,
     "slopes.csv": _slopes,
     "units.csv": _units,
     "ablation.csv": _ablation,

@@ -17,10 +17,10 @@ results=${RESULTS:-experiments/$experiment}
 if [[ -z ${RESULTS:-} && -n ${SEEDS:-}${SETTINGS:-}$quick ]]; then results=$out/results/$experiment; fi
 mkdir -p "$results"
 if [[ $quick ]]; then
-  seeds=${SEEDS:-42,43} ratios=0.5 middle=0.5 sizes=32,64 rates=0.001,0.003 samples=2 questions=60 num_problems=16
+  seeds=${SEEDS:-42,43} ratios=0.5 middle=0.5 upper=0.5 sizes=32,64 rates=0.001,0.003 samples=2 questions=60 num_problems=16
   data=(data.num_traces=32) enough=64  # traces of a student that solves some problems, as it has to write its own
 else
-  seeds=${SEEDS:-42,43,44} ratios=0.5,0.7,0.9,0.3 middle=0.5,0.7 sizes=140,560 rates=0.0003,0.001,0.003 samples=4
+  seeds=${SEEDS:-42,43,44} ratios=0.5,0.7,0.9,0.3 middle=0.5,0.7 upper=0.7,0.9 sizes=140,560 rates=0.0003,0.001,0.003 samples=4
   questions=600 num_problems=100 data=() enough=140
 fi
 wanted=" $* "

@@ -21,7 +21,7 @@ from cotpress.statistics import (
     counted_correct,
     difference_interval,
     fraction_interval,
-    mean_interval,
+    mean_count_interval,
     seed_grids,
     simultaneous,
 )
@@ -70,7 +70,7 @@ def lines(systems: Answers, confidence: float = 0.95) -> Iterator[list[Any]]:
     for place in np.argsort(-correct.mean((1, 2)), kind="stable"):
         own = correct[place]
         against = None if names[place] == ORIGINAL else difference_interval(own - original, level)
-        intervals = (fraction_interval(own, own.size, level), mean_interval(tokens[place], level), against)
+        intervals = (fraction_interval(own, own.size, level), mean_count_interval(tokens[place], level), against)
         claim = "" if against is None else verdict(against, len(own), MARGIN)
         yield [
             *names[place], *own.shape, *interval_cells(intervals), claim, int(front[place]), round(shares[place], 4)

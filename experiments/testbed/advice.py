@@ -22,15 +22,19 @@ from cotpress.store.grid import csv_text
 HERE = Path(__file__).parent
 OUTPUT = HERE.parents[1] / "src" / "cotpress" / "report" / ADVICE_FILE
 MODEL, DATA, BENCHMARK = "smollm2", "planted", "planted"
-UNIT, START = "compression.granularity", "sft.start"
+UNIT, START, PROTECTION = "compression.granularity", "sft.start", "compression.protection"
 KEYS = {"granularity": UNIT, "condition": "scorer.condition", "alignment": "scorer.alignment"}
 """Settings that the names of rows have in short."""
 FIXED = {
     "bounds": {UNIT: "word"}, "cts": {}, "tokenskip": {}, "tokens": {UNIT: "token"}, "start": {UNIT: "word"},
-    "rate": {UNIT: "word"}, "examples": {UNIT: "word"},
+    "rate": {UNIT: "word"}, "examples": {UNIT: "word"}, "protect": {UNIT: "word", PROTECTION: "math"},
 }  # fmt: skip
 """Settings that all students of a sweep share, and which their names therefore lack."""
-NO_METHODS = ("planted", "Original", "Random", "Base")
+NOT_GENERAL = ("openings",)
+"""Sweeps whose settings fit the built-in texts alone."""
+USUAL = {START: "base", PROTECTION: "none"}
+"""Settings of the sweeps that do not set them."""
+NO_METHODS = ("planted", "Original", "Random", "random", "Base")
 """Rows that no change leads from or to: labels that real data lacks, and baselines."""
 
 
@@ -65,7 +69,7 @@ def students(path: Path) -> Iterator[Student]:
         yield Student(
             sweep=sweep,
             settings={
-                "scorer": name, "ratio": f"{float(row['target_ratio']):g}", START: "base", **FIXED[sweep], **named
+                "scorer": name, "ratio": f"{float(row['target_ratio']):g}", **USUAL, **FIXED[sweep], **named
             },
             accuracy=float(row["accuracy"]),
             low=float(row["accuracy_low"]),
@@ -98,7 +102,12 @@ def changes(all_students: list[Student]) -> Iterator[list[object]]:
 
 def main(folder: Path, output: Path) -> None:
     """Write the table."""
-    all_students = [student for path in sorted(folder.glob("*-seeds.csv")) for student in students(path)]
+    all_students = [
+        student
+        for path in sorted(folder.glob("*-seeds.csv"))
+        if path.name.removesuffix("-seeds.csv") not in NOT_GENERAL
+        for student in students(path)
+    ]
     output.write_text(csv_text(COLUMNS, changes(all_students)), encoding="utf-8")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from experiments.answers import CONTRASTS_FILE, Contrast, contrasts_csv, sweep_answers
 
 HERE = Path(__file__).parent
-RATIOS = (0.7, 0.5)
+RATIOS, UPPER_RATIOS = (0.7, 0.5), (0.9, 0.7)
 
 
 def planned() -> Iterator[Contrast]:
@@ -29,10 +29,18 @@ def planned() -> Iterator[Contrast]:
             ("scores of cts, not chance", ("cts", "cts granularity=word"), ("bounds", "Random")),
             ("cts: steps, not words", ("cts", "cts granularity=step"), ("cts", "cts granularity=word")),
             ("cts: tokens, not words", ("tokens", "cts"), ("cts", "cts granularity=word")),
+            ("cts: numbers and operators kept", ("protect", "cts"), ("cts", "cts granularity=word")),
+            ("random words: numbers and operators kept", ("protect", "random"), ("bounds", "Random")),
             ("cts: warm start, not cold", ("start", "cts sft.start=original"), ("start", "cts sft.start=base")),
         ):
             at = 1.0 if minus[1] == "Original" else None
             yield Contrast(name=name, system=system, minus=minus, ratio=ratio, at=at)
+    for ratio in UPPER_RATIOS:
+        for name, system, minus in (
+            ("cts: openings of sentences kept", ("openings", "cts"), ("cts", "cts granularity=word")),
+            ("random words: openings of sentences kept", ("openings", "random"), ("bounds", "Random")),
+        ):
+            yield Contrast(name=name, system=system, minus=minus, ratio=ratio)
     for rate in ("0.0003", "0.003"):
         yield Contrast(
             name=f"cts: learning rate {rate}, not 0.001",

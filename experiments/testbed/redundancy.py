@@ -71,12 +71,18 @@ def redundancy(predictions: Sequence[Prediction], chat: ChatFormat, tokenizer: A
     return Redundancy(num_answers=num_answers, num_tokens=num_tokens, num_essential=num_essential)
 
 
-def main(run: Path, system: str = "Original") -> None:
-    """Print the share for one system of a run."""
+def default_config() -> TrainConfig:
+    """The settings of the embedded default."""
     register_schemas()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = to_objects(compose("train", overrides=["model=smollm2"]))
     assert isinstance(config, TrainConfig)
+    return config
+
+
+def main(run: Path, system: str = "Original") -> None:
+    """Print the share for one system of a run."""
+    config = default_config()
     tokenizer: Any = load_tokenizer(config.model, ArtifactStore(Path(config.output_root)))
     rows = [p for p in read_records(run / PREDICTIONS_FILE, Prediction) if p.system == system]
     found = redundancy(rows, ChatFormat(tokenizer, config.model.chat), tokenizer)

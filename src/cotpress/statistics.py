@@ -17,6 +17,7 @@ any level. tests/unit/test_crossed_intervals.py holds the simulation.
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +82,12 @@ def mean_interval(values: Numbers, confidence: float = 0.95) -> Interval:
     mean, (error, degrees) = float(grid.mean()), _crossed_error(grid)
     half = math.inf if error is None else float(stdtrit(degrees, (1 + confidence) / 2)) * error
     return Interval(value=mean, low=mean - half, high=mean + half, n=grid.shape[1])
+
+
+def mean_count_interval(counts: Numbers, confidence: float = 0.95) -> Interval:
+    """Return the mean of counts, such as tokens, with Student's t interval, of which the part below 0 is left out."""
+    interval = mean_interval(counts, confidence)
+    return replace(interval, low=max(interval.low, 0.0))
 
 
 def difference_interval(differences: Numbers, confidence: float = 0.95) -> Interval:

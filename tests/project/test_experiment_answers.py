@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cotpress.records import Prediction
+from cotpress.records import Prediction, Span, Trace
 from cotpress.statistics import difference_interval
 from experiments.answers import Contrast, contrasts_csv
 from experiments.drawing import read_rows
 from experiments.methods import front, plot
 from experiments.testbed import contrasts
 from experiments.testbed import plot as testbed
+from experiments.testbed.damage import Damage, damage
 from experiments.tokenskip_loop import slope
 
 SEEDS = (42, 43, 44)
@@ -148,3 +149,38 @@ def test_interval_of_the_slope_covers_seeds() -> None:
     assert line[4] == pytest.approx(0.5)
     assert line[5] < 0 < 1 < line[6]
     assert line[7] == "0.000 0.500 1.000"
+
+
+def test_equations_and_sentences_with_holes_are_torn() -> None:
+    thinking = "Tom has 12. 12 + 3 = 15. Check: 15 - 3 = 12. So 15."
+    first = thinking.index("12 + 3"), thinking.index(" Check")
+    spans = (
+        Span(start=0, end=first[0], kind="restatement", essential=False),
+        Span(start=first[0], end=first[1], kind="step", essential=True),
+        Span(start=first[1], end=len(thinking), kind="double_check", essential=False),
+    )
+    trace = Trace(id="a", question="?", thinking=thinking, response="", answer="15", spans=spans)
+    offsets = np.array([(i, i + 1) for i in range(len(thinking))], dtype=np.int32)  # a token is a character
+
+    def cut(*deleted: str) -> np.ndarray:
+        mask = np.ones(len(thinking), dtype=np.bool_)
+        for text in deleted:
+            mask[thinking.index(text) : thinking.index(text) + len(text)] = False
+        return mask
+
+    def measured(*masks: np.ndarray) -> Damage:
+        return damage([trace] * len(masks), masks, [offsets] * len(masks))
+
+    assert measured(cut()) == Damage(
+        essential_whole=1, essential_torn=0, repeated_torn=0, sentences_torn=0, openings_gone=0
+    )
+    assert measured(cut(" 12 + 3 = 15."), cut("+ 3")) == Damage(
+        essential_whole=0, essential_torn=0.5, repeated_torn=0, sentences_torn=0.125, openings_gone=0
+    )
+    assert measured(cut(" Check: 15 - 3 = 12."), cut("15 - 3"), cut("Tom ")) == Damage(
+        essential_whole=1,
+        essential_torn=0,
+        repeated_torn=pytest.approx(1 / 3),
+        sentences_torn=pytest.approx(2 / 12),
+        openings_gone=pytest.approx(1 / 11),
+    )

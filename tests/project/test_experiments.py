@@ -86,7 +86,6 @@ def test_links_resolve(page: Path) -> None:
             assert (page.parent / target.partition("#")[0]).exists(), target
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [p.parent.name for p in EXPERIMENTS.glob("*/plot.svg") if (p.parent / "plot.py").exists()]
 )

@@ -15,6 +15,7 @@ from cotpress.errors import DataError
 from cotpress.statistics import (
     accuracy_interval,
     fraction_interval,
+    mean_count_interval,
     mean_interval,
     paired_accuracy_difference,
     pass_at_k,
@@ -82,6 +83,14 @@ def test_accuracy_lies_in_its_interval_and_in_the_unit_range(questions: list[lis
     got = accuracy_interval([answer(i, c, sample=s) for i, row in enumerate(questions) for s, c in enumerate(row)])
     assert 0 <= got.low <= got.value <= got.high <= 1
     assert got.low < got.high
+
+
+def test_mean_of_counts_has_no_values_below_zero() -> None:
+    counts = [[1.0, 3.0], [90.0, 110.0], [2.0, 4.0]]
+    got, unbounded = mean_count_interval(counts), mean_interval(counts)
+    assert (got.low, got.value, got.high) == (0, unbounded.value, unbounded.high)
+    assert unbounded.low < 0
+    assert mean_count_interval([5.0, 7.0, 6.0]) == mean_interval([5.0, 7.0, 6.0])
 
 
 def test_mean_interval_equals_the_textbook_value() -> None:

@@ -24,7 +24,7 @@ from cotpress.modeling.sources import model_directory
 from cotpress.records import AT_RATIO_ONE, BudgetAccuracy, Interval, Prediction, SystemResult
 from cotpress.statistics import (
     accuracy_interval,
-    mean_interval,
+    mean_count_interval,
     paired_accuracy_difference,
     pass_at_k_intervals,
     question_means,
@@ -124,7 +124,7 @@ def summarize(
         target_ratio=ratio,
         actual_ratio=actual_ratio,
         accuracy=accuracy_interval(predictions, confidence),
-        mean_tokens=mean_interval(question_means(predictions, lambda p: float(p.num_tokens)), confidence),
+        mean_tokens=mean_count_interval(question_means(predictions, lambda p: float(p.num_tokens)), confidence),
         truncation_rate=_mean(p.finish_reason == "length" for p in predictions),
         seconds_per_sample=_mean(p.latency_s for p in predictions),
         generated_ratio=None if baseline is None else token_ratio(predictions, baseline),
@@ -164,7 +164,7 @@ def _counted(
     """The mean of a count that predictions may lack; None if one does."""
     if any(count(p) is None for p in predictions):
         return None
-    return mean_interval(question_means(predictions, lambda p: float(count(p) or 0)), confidence)
+    return mean_count_interval(question_means(predictions, lambda p: float(count(p) or 0)), confidence)
 
 
 def _reduction(ratio: float | None) -> float | None:

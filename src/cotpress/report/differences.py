@@ -25,6 +25,7 @@ from cotpress.statistics import (
     counted_correct,
     difference_interval,
     fraction_interval,
+    mean_count_interval,
     mean_interval,
     question_means,
     seed_grids,
@@ -186,7 +187,7 @@ def over_seeds(comparison: Comparison, answers: Answers) -> list[SeedsRow]:
             actual_ratio=float(np.mean(known)) if known else None,
             accuracy=fraction_interval(correct, sum(map(len, by_seed.values())), level),
             by_seed=tuple((seed, float(np.mean(_correct_of(by_seed[seed])))) for seed in sorted(by_seed)),
-            tokens=mean_interval(tokens, level),
+            tokens=mean_count_interval(tokens, level),
             against_original=None,
         )
         if (pair := against.get(system)) is not None:

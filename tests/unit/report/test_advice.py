@@ -201,6 +201,7 @@ def test_command_writes_every_change_of_one_setting_upwards(tmp_path: Path) -> N
           ("cts granularity=word", 0.9, 0.6))  # fmt: skip
     sweep("bounds", ("planted", 0.7, 0.9), ("Random", 0.7, 0.2))
     sweep("tokens", ("cts", 0.7, 0.4), ("tokenskip", 0.7, 0.45))
+    sweep("protect", ("cts", 0.7, 0.8), ("random", 0.7, 0.7))
     sweep("rate", ("cts sft.tune.learning_rate=0.001", 0.7, 0.5), ("cts sft.tune.learning_rate=0.003", 0.7, 0.6))
     command.main(tmp_path, tmp_path / "advice.csv")
     made = read_changes((tmp_path / "advice.csv").read_text())
@@ -208,12 +209,14 @@ def test_command_writes_every_change_of_one_setting_upwards(tmp_path: Path) -> N
         ("compression.granularity", "word", "step", 30.0), ("ratio", "0.7", "0.9", 10.0),
         ("compression.granularity", "token", "word", 10.0), ("compression.granularity", "token", "step", 40.0),
         ("scorer", "cts", "tokenskip", 5.0), ("sft.tune.learning_rate", "0.001", "0.003", 10.0),
+        ("compression.protection", "none", "math", 30.0),
     }  # fmt: skip
     step = next(c for c in made if c.new == "step" and c.old == "word")
     assert (step.points.low, step.points.high) == (0.25, 0.35), "the roots of the sums of squares of 3 and 4 points"
-    assert (step.where, step.num_seeds, step.points.n) == ("sft.start=base", 3, 100)
+    usual = "sft.start=base compression.protection=none"
+    assert (step.where, step.num_seeds, step.points.n) == (usual, 3, 100)
     ratio = next(c for c in made if c.setting == "ratio")
-    assert ratio.where == "sft.start=base compression.granularity=word"
+    assert ratio.where == f"{usual} compression.granularity=word"
 
 
 def test_command_refuses_a_sweep_whose_fixed_settings_it_does_not_know(tmp_path: Path) -> None:
