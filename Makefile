@@ -77,9 +77,10 @@ bench: $(READY)  ## speed beside the release, a naive scorer, the limit, TRL: tw
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --progress-bar off -e '.[bench]'
 	$(BIN)/python -m experiments.speed $(ARGS)
 
-docs: $(READY)  ## write the tables that docs take from code
+docs: $(READY)  ## write the tables and pictures that docs take from code
 	$(BIN)/python docs/figures/comparison.py
 	$(BIN)/python docs/figures/plan.py
+	$(BIN)/python docs/figures/trace.py
 
 docs-site: $(READY)  ## docs/ as a site in .site, with strict links and the reference from docstrings: one minute
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --config-file docs/site/mkdocs.yml

@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -125,6 +126,18 @@ def _exports() -> None:
 
 def _long_sequences() -> None:
     _train("data.num_traces=40", "sft.tune.max_tokens=330", "sft.validation_problems=0", "until=sft")
+
+
+README_COMPRESSION = re.compile(r"^```bash\n(echo .*?)^```$\n+^```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.slow
+def test_compression_of_the_readme_prints_what_it_shows(tmp_path: Path) -> None:
+    ((commands, shown),) = README_COMPRESSION.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    here = commands.replace("python compress.py", f"{sys.executable} {ROOT / 'compress.py'}")
+    assert here != commands
+    done = subprocess.run(["bash", "-ec", here], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, shown), done.stderr
 
 
 def _shown(page: str) -> list[str]:

@@ -64,6 +64,12 @@ def test_pipes_in_code_of_tables_lose_their_backslash(hooks: dict[str, Any]) -> 
     assert _rewritten(hooks, r"| `a\|b` | c\|d |", "data.md") == r"| `a|b` | c\|d |"
 
 
+def test_no_page_has_a_diagram_that_a_library_from_the_network_would_draw() -> None:
+    pages = [path for pattern in ("*.md", "docs/**/*.md", "experiments/**/*.md") for path in ROOT.glob(pattern)]
+    assert len(pages) > 30
+    assert [path.name for path in pages if "```mermaid" in path.read_text(encoding="utf-8")] == []
+
+
 def test_notebooks_become_texts_code_and_outputs(hooks: dict[str, Any], tmp_path: Path) -> None:
     cells = [
         {"cell_type": "markdown", "source": ["# A title\n", "\n", "A text."]},

@@ -71,7 +71,7 @@ GROUPS = {
     "sweep": "a named multirun",
     "tracker": "destination of metrics besides the run directory",
     "trainer": "device, batch sizes, threads",
-    "truth": "traces with known importance, to judge scorers by",
+    "truth": "traces of known importance, which the scores are compared with",
     "tune": "trained part of a model: adapters, all weights, or nothing",
 }
 """Purpose of each configuration group."""
@@ -89,7 +89,7 @@ _SETTINGS = {
     "n": "n=N                answers per question",
     "confidence": "confidence=C       level of the intervals, in (0, 1)",
     "runs": "runs=DIR           folder with run directories",
-    "viewer_traces": "viewer_traces=N    most traces in the token viewer of the page",
+    "viewer_traces": "viewer_traces=N    maximum number of traces in the token viewer",
     "margin": "margin=P           points of accuracy within which it counts as kept",
     "num_resamples": "num_resamples=N    bootstrap resamples behind each interval",
     "until": "until=STAGE        end after data, distill, reference, score, compress or sft, to go on later",

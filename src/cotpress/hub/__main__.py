@@ -29,11 +29,11 @@ USAGE = """\
   repo=USER/NAME       repository of the student
   dry_run=true         write the folder and send nothing (output=DIR)
   private=false        make a new repository public; the default is private
-  base_model=USER/NAME hub id of the base model, where the run does not know it
+  base_model=USER/NAME hub id of the base model, if the run does not have it
   license=ID           licence of the student, e.g. apache-2.0; by default that of the base model's card on the hub
   merge=true           the whole model, with the LoRA adapter folded into the weights of the base model
-  base_path=DIR        folder of the base model for merge=true, where it is not the run's on this machine
-  unchecked=true       merge also where it is not known whether that is the model of the training
+  base_path=DIR        folder of the base model for merge=true, if it lies elsewhere than in the run
+  unchecked=true       merge even if it is unknown whether that is the model of the training
 """
 
 
