@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import pytest
 
 from cotpress.invocation import VARIABLE
-from support.speed import USUAL, speed_up
+from support.speed import USUAL, collect_less
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _quick() -> None:
-    speed_up()
+    collect_less()
 
 
 @pytest.fixture

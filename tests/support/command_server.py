@@ -24,7 +24,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from speed import speed_up  # beside this program
+from speed import collect_less  # beside this program
 
 IMPORTED = (
     "hydra", "cotpress.cli.app", "cotpress.tasks.train", "cotpress.config", "cotpress.tasks.fidelity", "peft",
@@ -38,7 +38,7 @@ def main() -> None:
     """Serve until standard input ends."""
     for name in IMPORTED:
         importlib.import_module(name)
-    speed_up()
+    collect_less()
     _prepare()
     gc.freeze()  # a collection in a fork would read, and so copy, all that is imported
     for line in sys.stdin:
