@@ -23,7 +23,7 @@ from cotpress.records import Trace
 from cotpress.settings import check_settings
 from cotpress.store.artifacts import Artifact, ArtifactStore
 from cotpress.store.tables import read_records
-from support.trace_files import QUESTION, RESPONSE, SHAPES, TEXT, THINKING, UNCLOSED, Row
+from support.trace_files import BOS, EOS, QUESTION, RESPONSE, SHAPES, TEXT, THINKING, UNCLOSED, Row
 
 DOCS = Path(__file__).parents[3] / "docs" / "data.md"
 
@@ -262,7 +262,9 @@ def test_column_that_no_row_has_is_refused_with_those_of_the_file(store: Artifac
         ({"question": QUESTION, "thinking": THINKING, "n": 7}, "response, answer",
          "data.columns.thinking=thinking"),
         ({"prompt": QUESTION, "reasoning": THINKING, "answer": f"It is 7. {RESPONSE}"}, "question, thinking, response",
-         "data.columns.question=prompt data.columns.thinking=reasoning"),
+         "data.columns.question=prompt data.columns.thinking=reasoning data.columns.response=answer"),
+        ({"question": QUESTION, "reasoning_content": THINKING, "answer": RESPONSE}, "thinking, response",
+         "data.columns.thinking=reasoning_content"),
         ({"problem": QUESTION, "r1_reasoning": THINKING, "r1_solution": RESPONSE, "true_solution": "7", "truth": "7"},
          "question, thinking, response, answer",
          "data.columns.question=problem data.columns.thinking=r1_reasoning data.columns.response=r1_solution "
@@ -414,6 +416,38 @@ def test_rows_that_are_all_dropped_for_one_reason_say_how_to_read_them(store: Ar
     rows = [{"instruction": QUESTION, "input": "", "output": THINKING}] * 2
     with pytest.raises(DataError, match=r"2 x no thinking tags .*Allowed: .*\(data\.columns\.thinking=COLUMN\)"):
         stage.traces(config(tmp_path, rows), store)
+
+
+@pytest.mark.parametrize("end", ["<|im_end|>", "<|im_end|>\n", "<|eot_id|>", EOS, "<|endoftext|><|im_end|>"])
+def test_ends_of_turns_at_the_end_of_a_response_are_no_part_of_it(
+    store: ArtifactStore, tmp_path: Path, end: str
+) -> None:
+    rows = [{"question": QUESTION, "response": f"{TEXT}{end}"},
+            {"question": QUESTION, "thinking": THINKING, "response": f"{RESPONSE}{end}"},
+            {"question": QUESTION, "thinking": f"so {end} x", "response": RESPONSE}]  # fmt: skip
+    for columns in ({}, {"question": "question"}):
+        made = read(stage.traces(config(tmp_path, rows, columns=columns), store))
+        assert [(trace.thinking, trace.response) for trace in made] == [
+            (THINKING, RESPONSE), (THINKING, RESPONSE), (f"so {end} x", RESPONSE)
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        f"{BOS}<\uff5cUser\uff5c>{QUESTION}<\uff5cAssistant\uff5c><think>\n",
+        f"<|im_start|>system\nBe exact.<|im_end|>\n<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n",
+    ],
+)
+def test_question_of_a_rendered_prompt_is_its_users_turn(store: ArtifactStore, tmp_path: Path, question: str) -> None:
+    made = read(stage.traces(config(tmp_path, [{"prompt": question, "completion": TEXT}]), store))
+    assert [(trace.question, trace.thinking) for trace in made] == [(QUESTION, THINKING)]
+
+
+@pytest.mark.parametrize("question", ["What does <|im_start|>user mean?", "Is [INST] a word of Mistral?"])
+def test_a_sign_of_a_template_inside_of_a_question_stays(store: ArtifactStore, tmp_path: Path, question: str) -> None:
+    (trace,) = read(stage.traces(config(tmp_path, [{"prompt": question, "completion": TEXT}]), store))
+    assert trace.question == question
 
 
 def test_generations_that_are_objects_are_told(store: ArtifactStore, tmp_path: Path) -> None:
