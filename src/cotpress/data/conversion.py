@@ -209,6 +209,45 @@ class Reading:
         return judge(solution, gold, self.extractor).correct
 
 
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """The ways in which the rows of files in several formats are read: each row in the first one that fits it.
+
+    Attributes:
+        each: At least two, in the order of the files.
+    """
+
+    each: Sequence[Reading]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """As that of a `Reading`."""
+        return {"read_as": [reading.identity for reading in self.each]}
+
+    @property
+    def code(self) -> list[Root]:
+        """As that of a `Reading`."""
+        return list(dict.fromkeys(root for reading in self.each for root in reading.code))
+
+    @property
+    def used(self) -> list[str]:
+        """Columns that are used in any of the formats."""
+        return list(dict.fromkeys(column for reading in self.each for column in reading.used))
+
+    def rows(self, row: Row) -> Iterator[Mapping[str, Any] | BadRow]:
+        """Rows in the standard columns, made from one raw row."""
+        for fits in (Format.fits, Format.has_columns):
+            for reading in self.each:
+                if fits(reading.format, row):
+                    return reading.rows(row)
+        names = ", ".join(reading.name.value for reading in self.each)
+        raise BadRow(
+            "in none of these formats, so read such files by themselves",
+            got=f"the columns {', '.join(map(str, row))}"[:200],
+            allowed=names,
+        )
+
+
 def exchange(turns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Question, thinking and response of a conversation.
 
