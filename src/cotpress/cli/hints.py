@@ -177,16 +177,18 @@ def meant_by(key: str, value: str, entry: str, conf: Path, chosen: Sequence[str]
 
 def _of_launcher(key: str, value: str, chosen: Sequence[str]) -> str:
     """The setting of a launcher that is meant by a key, as it is typed; empty if it is none."""
-    name = _plain(key)
     if key == "launcher":
         return f"hydra/launcher={LAUNCHERS.get(value, value)}"
-    if key in _OF_LAUNCHER:
-        launcher = "" if any(c.startswith("hydra/launcher=") for c in chosen) else "-m hydra/launcher=submitit_slurm "
-        return launcher + _typed(f"hydra.launcher.{key}", value)
-    own = _OWN_OF_SBATCH.get(name) if key.startswith("hydra.launcher.") else None
+    launchers = [choice.partition("=")[2] for choice in chosen if choice.startswith("hydra/launcher=")]
+    before, name = "" if launchers else "-m hydra/launcher=submitit_slurm ", _plain(key)
+    is_placed = key.startswith("hydra.launcher.")
+    if name in _OF_LAUNCHER and (key == name or (is_placed and not launchers)):
+        return before + _typed(f"hydra.launcher.{name}", value)
+    own = _OWN_OF_SBATCH.get(name) if is_placed and "joblib" not in launchers else None
     if own is None:
         return ""
-    return _typed(f"hydra.launcher.{own}", {"timeout_min": _minutes, "mem_gb": _gigabytes}.get(own, str)(value))
+    convert = {"timeout_min": _minutes, "mem_gb": _gigabytes}.get(own, str)
+    return before + _typed(f"hydra.launcher.{own}", convert(value))
 
 
 def _minutes(value: str) -> str:
@@ -196,7 +198,7 @@ def _minutes(value: str) -> str:
         return value if value.isdigit() else "MINUTES"
     days, first, second = (int(part or 0) for part in time.groups())
     is_short = value.count(":") == 1 and "-" not in value  # minutes and seconds
-    return str(first if is_short else (days * 24 + first) * 60 + second)
+    return str(max(first, 1) if is_short else (days * 24 + first) * 60 + second)
 
 
 def _gigabytes(value: str) -> str:

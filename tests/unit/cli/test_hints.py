@@ -90,6 +90,8 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
          "hydra/launcher=submitit_slurm"),
         ("train partition=gpu", "unknown key 'partition'. Fix: -m hydra/launcher=submitit_slurm "
          "hydra.launcher.partition=gpu"),
+        ("train hydra.launcher.partition=gpu", "unknown key 'hydra.launcher.partition'. Fix: -m "
+         "hydra/launcher=submitit_slurm hydra.launcher.partition=gpu"),
         ("train -m hydra/launcher=submitit_slurm partition=gpu", "unknown key 'partition'. Fix: "
          "hydra.launcher.partition=gpu"),
         *[(f"train -m hydra/launcher=submitit_slurm hydra.launcher.{typed}", f"unknown key "
