@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cotpress.errors import ConfigError
+from cotpress.errors import ConfigError, did_you_mean
 
 GROUPS = ("cotpress.scorers", "cotpress.data", "cotpress.benchmarks")
 """Groups of entry points; each entry is a module, or an object of a module, that registers itself when imported."""
@@ -132,10 +132,16 @@ def load_plugins(names: Sequence[str]) -> list[str]:
     """
     if names and os.getcwd() not in sys.path:  # noqa: PTH109
         sys.path.append(os.getcwd())  # noqa: PTH109 (child processes inherit it)
-    for name in names:
-        _imported(f"plugins: module '{name}'", name, lambda name=name: importlib.import_module(name))
-    installed = importlib.metadata.entry_points()  # once: it reads the metadata of every installed package
     warnings = []
+    for name in names:
+        is_new, before = name not in sys.modules, sum(map(len, CHOICES.values()))
+        _imported(f"plugins: module '{name}'", name, lambda name=name: importlib.import_module(name))
+        if is_new and sum(map(len, CHOICES.values())) == before:
+            warnings.append(
+                f"plugins: module '{name}' registers nothing. Fix: @register_scorer(NAME, SETTINGS) above its class, "
+                "or register_data or register_benchmark above its function"
+            )
+    installed = importlib.metadata.entry_points()  # once: it reads the metadata of every installed package
     for entry in (entry for group in GROUPS for entry in installed.select(group=group)):
         what = f"entry point '{entry.name}' of group '{entry.group}' ({entry.value})"
         before = {(group, name) for group, choices in CHOICES.items() for name in choices}
@@ -146,6 +152,19 @@ def load_plugins(names: Sequence[str]) -> list[str]:
         made = {(group, name) for group, choices in CHOICES.items() for name in choices} - before
         _INSTALLED.update(dict.fromkeys(made, what))
     return warnings
+
+
+def _of_module(name: str) -> str:
+    """Names a module in place of one that does not exist: that of a file, if the name is its path."""
+    path = Path(name)
+    file = path if path.suffix == ".py" else path.with_suffix(".py")
+    if file.is_file() and file.stem.isidentifier():
+        folder = "" if file.parent == Path() else f"PYTHONPATH={file.parent} before the command, and "
+        return f"{folder}plugins=[{file.stem}]"
+    near = sorted(other.stem for other in Path().glob("*.py") if other.stem.isidentifier())
+    guess = did_you_mean(name, near).partition(" Allowed: ")[0]
+    what = "the name of a module in the working directory or of an installed package, plugins=[NAME]"
+    return f"{what}.{guess}" if guess else what
 
 
 def _imported(what: str, module: str, load: Any) -> None:
@@ -159,5 +178,5 @@ def _imported(what: str, module: str, load: Any) -> None:
         if isinstance(error, ModuleNotFoundError) and error.name is not None:
             fix = f"install the package that provides '{error.name}', which the module imports"
             if f"{module}.".startswith(f"{error.name}."):
-                fix = "the name of a module in the working directory or of an installed package, plugins=[NAME]"
+                fix = _of_module(module)
         raise ConfigError(f"{what} cannot be imported: {type(error).__name__}: {error}. Fix: {fix}") from error

@@ -156,7 +156,7 @@ def _problems(value: Any, hint: Any, key: str, null: str = "") -> Iterator[Cotpr
         yield from _problems(value, kind, key)
         for rule in rules:
             if not rule.holds(value):
-                yield _not_allowed(key, value, rule.allowed + null + _fix(key, value, rule))
+                yield _not_allowed(key, value, rule.allowed + null + _fix(key, value, rule, null))
     elif list in (hint, typing.get_origin(hint)):
         if not isinstance(value, list):
             yield _not_allowed(key, value, f"a list, {key}=[A,B]{null}")
@@ -170,8 +170,13 @@ def _problems(value: Any, hint: Any, key: str, null: str = "") -> Iterator[Cotpr
         yield ConfigError(f"{key}: got {value}, allowed: a finite number of at most 2^63 - 1")
 
 
-def _fix(key: str, value: object, rule: Rule) -> str:
-    """A sentence with the fraction that is meant by a number of percent; empty for any other value."""
+def _fix(key: str, value: object, rule: Rule, null: str) -> str:
+    """A sentence with the fraction that is meant by a number of percent, or with null for -1 (all, no limit); or none.
+
+    `null` is empty for a setting that cannot be null.
+    """
+    if value == -1 and null:
+        return f". Fix: {key}=null"
     is_percent = isinstance(value, float) and 1 < value <= 100 and rule.holds(value / 100)
     return f". Fix: {key}={value / 100:g}" if is_percent and isinstance(value, float) else ""
 

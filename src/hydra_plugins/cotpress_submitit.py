@@ -23,11 +23,19 @@ with suppress(ImportError):
     from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
     from omegaconf import OmegaConf
 
+    _ELSEWHERE = (
+        "start it on a machine of the cluster that submits jobs, or hydra/launcher=joblib for jobs on this machine"
+    )
+    _NO_CLUSTER = ("configuration source", "Unable to contact slurm controller", "Unable to contact SLURM controller")
+    """Texts of sbatch on a machine that belongs to no cluster, or whose cluster is down."""
+
     class _Waiting(plugin.BaseSubmititLauncher):  # type: ignore[misc]
         """Submits jobs as the plugin does, and waits for each of them."""
 
         def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
             """Submit the jobs and wait for all, see `_result`; cancel them on Ctrl-C."""
+            from cotpress.jobs.queue import watched_queue
+
             sweep_dir = Path(self.config.hydra.sweep.dir)
             sweep_dir.mkdir(parents=True, exist_ok=True)
             numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
@@ -37,10 +45,11 @@ with suppress(ImportError):
             ]
             jobs = self._submitted(calls)
             try:
-                return [
-                    _result(job, sweep_dir / str(number), overrides)
-                    for job, number, overrides in zip(jobs, numbers, job_overrides, strict=True)
-                ]
+                with watched_queue([job.job_id for job in jobs] if self._EXECUTOR == "slurm" else []):
+                    return [
+                        _result(job, sweep_dir / str(number), overrides)
+                        for job, number, overrides in zip(jobs, numbers, job_overrides, strict=True)
+                    ]
             except KeyboardInterrupt:
                 for job in jobs:
                     job.cancel(check=False)
@@ -50,29 +59,35 @@ with suppress(ImportError):
             """Submit the jobs.
 
             Raises:
+                ConfigError: The time limit is no time.
                 CotpressError: The scheduler is missing or refuses them, with its text, which submitit would also print.
             """
             from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-            from cotpress.errors import CotpressError
+            from cotpress.errors import ConfigError, CotpressError
 
+            minutes = self.params["timeout_min"]
+            if minutes < 1:
+                raise ConfigError(f"hydra.launcher.timeout_min: got {minutes}, allowed: a whole number of at least 1")
             printed = io.StringIO()
             try:
                 with redirect_stderr(printed):
                     return self._executor().map_array(self, *zip(*calls, strict=True))
             except (FailedJobError, FailedSubmissionError) as error:
                 told = str(error).strip() or str(getattr(error.__cause__, "stdout", "") or "").strip() or "no reason"
+                fix = "the settings hydra.launcher.KEY=VALUE that it names, such as partition, account or qos"
+                if any(text in told for text in _NO_CLUSTER):
+                    fix = _ELSEWHERE
                 raise CotpressError(
                     f"sbatch refuses the jobs of this multirun: {' '.join(told.split())}. Nothing was submitted. Fix: "
-                    "the settings hydra.launcher.KEY=VALUE that it names, such as partition, account or qos"
+                    f"{fix}"
                 ) from error
             except (FileNotFoundError, RuntimeError) as error:
                 missing = next((program for program in ("sbatch", "srun") if program in str(error)), None)
                 if missing is None:
                     raise
                 raise CotpressError(
-                    f"hydra/launcher=submitit_slurm: the program '{missing}' is not found. Fix: start it on a machine "
-                    "of the cluster that submits jobs, or hydra/launcher=joblib for jobs on this machine"
+                    f"hydra/launcher=submitit_slurm: the program '{missing}' is not found. Fix: {_ELSEWHERE}"
                 ) from error
 
         def _executor(self) -> Any:

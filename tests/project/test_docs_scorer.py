@@ -50,10 +50,12 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def beside(tmp_path: Path) -> Path:
-    """A working directory with the module of one's own."""
-    [text] = [t for _, t in BLOCK.findall(PAGE.read_text(encoding="utf-8")) if t.startswith(OUTSIDE)]
-    first, _, rest = text.partition("\n")
-    (tmp_path / first.removeprefix(OUTSIDE)).write_text(rest, encoding="utf-8")
+    """A working directory with the modules of one's own."""
+    texts = [t for _, t in BLOCK.findall(PAGE.read_text(encoding="utf-8")) if t.startswith(OUTSIDE)]
+    assert len(texts) == 2
+    for text in texts:
+        first, _, rest = text.partition("\n")
+        (tmp_path / first.removeprefix(OUTSIDE)).write_text(rest, encoding="utf-8")
     return tmp_path
 
 
@@ -80,6 +82,13 @@ def test_a_module_beside_the_working_directory_adds_a_choice_with_help(beside: P
     assert re.search(r"excess_surprise +Surprise beyond its expectation", shown)
     chosen = ("+plugins=[my_scorers]", "scorer=excess_surprise", "--cfg", "job", "--package", "scorer")
     assert "name: excess_surprise" in _beside(beside, str(ROOT / "compress.py"), *chosen)
+
+
+def test_a_scorer_of_the_tokens_alone_has_settings_of_its_own(beside: Path) -> None:
+    command = [str(ROOT / "compress.py"), "plugins=[my_lengths]", "scorer=length", "scorer.power=2", "model=tiny"]
+    assert "power: 2.0" in _beside(beside, *command, "--cfg", "job", "--package", "scorer")
+    small = ["reference=none", "tracker=none", "data.num_traces=4", "ratio=0.5", "output=out"]
+    assert "asked ratio 0.5" in _beside(beside, *command, *small)
 
 
 def test_a_wrong_module_name_is_one_message(beside: Path) -> None:

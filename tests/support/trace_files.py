@@ -3,6 +3,7 @@
 `docs/data.md` lists the numbers of rows; a test compares both.
 """
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ RESPONSE = "Adding both gives $\\boxed{7}$."
 TEXT = f"<think>\n{THINKING}\n</think>\n\n{RESPONSE}"
 UNCLOSED = f"<think>\n{THINKING}"
 QUESTION = "What is 3 + 4?"
+BOS, EOS = "<\uff5cbegin\u2581of\u2581sentence\uff5c>", "<\uff5cend\u2581of\u2581sentence\uff5c>"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,6 +247,42 @@ SHAPES: dict[str, Shape] = {
             {"instruction": QUESTION, "input": "", "output": TEXT, "system": "Think.", "history": [["Hi", "Hello"]]},
         ],
         ids=["row-1"], used=["instruction", "input", "output", "history"], dropped={"several exchanges": 1}, answer="",
+    ),
+    "chat as JSON text": Shape(
+        format=FileFormat.chat,
+        rows=[
+            {"messages": json.dumps(_turns(("user", QUESTION), ("assistant", TEXT), keys=("role", "content")))},
+            {"messages": json.dumps(_turns(("user", QUESTION), keys=("role", "content")))},
+            {"messages": "[1, 2"},
+        ],
+        ids=["row-1"], used=["messages"], dropped={"a conversation without an answer": 2}, answer="",
+    ),
+    "turns by columns": Shape(
+        format=FileFormat.sharegpt,
+        rows=[
+            {"conversations": {"from": ["human", "gpt"], "value": [QUESTION, TEXT]}},
+            {"conversations": {"from": ["human", "gpt"], "value": [QUESTION]}},
+        ],
+        ids=["row-1"], used=["conversations"], dropped={"a conversation without an answer": 1}, answer="",
+    ),
+    "rendered, DeepSeek-R1": Shape(
+        format=FileFormat.rendered,
+        rows=[
+            {"text": f"{BOS}Be exact.<\uff5cUser\uff5c>{QUESTION}<\uff5cAssistant\uff5c>{TEXT}{EOS}"},
+            {"text": f"{BOS}<\uff5cUser\uff5c>{QUESTION}<\uff5cAssistant\uff5c>{RESPONSE}{EOS}"},
+            {"text": f"{BOS}<\uff5cUser\uff5c>{QUESTION}<\uff5cAssistant\uff5c>{TEXT}{EOS}<\uff5cUser\uff5c>And 8?"},
+        ],
+        ids=["row-1"], used=["text"], dropped={"no thinking tags in the text": 1, "several exchanges": 1}, answer="",
+    ),
+    "rendered, ChatML": Shape(
+        format=FileFormat.rendered,
+        rows=[
+            {"text": f"<|im_start|>system\nBe exact.<|im_end|>\n<|im_start|>user\n{QUESTION}<|im_end|>\n"
+                     f"<|im_start|>assistant\n{TEXT}<|im_end|>\n"},
+            {"text": f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>tool\n7<|im_end|>\n"
+                     f"<|im_start|>assistant\n{TEXT}<|im_end|>\n"},
+        ],
+        ids=["row-1"], used=["text"], dropped={"a turn of another role": 1}, answer="",
     ),
 }  # fmt: skip
 """Small files by the name of the published set."""

@@ -31,7 +31,7 @@ from cotpress.errors import ConfigError, DataError, ModelError
 from cotpress.jobs import job
 from cotpress.plugins import check_names, choice_lines, load_plugins, plugin_names, without_plus
 from cotpress.records import Problem, ReadTrace, Trace
-from cotpress.scoring.base import ReadingScorer
+from cotpress.scoring.base import ReadingScorer, TokenScorer
 from cotpress.scoring.config import ScorerConfig
 from cotpress.scoring.scorers.cts import CtsConfig, CtsScorer
 from cotpress.scoring.table import SCORERS, register_scorer
@@ -154,6 +154,36 @@ def test_missing_and_broken_modules_are_one_message(tmp_path: Path, monkeypatch:
         load_plugins(["no_such_plugin"])
     with pytest.raises(ConfigError, match="module 'broken_plugin' cannot be imported: ZeroDivisionError"):
         load_plugins(["broken_plugin"])
+
+
+def test_a_named_module_that_registers_nothing_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty_plugin.py").write_text("x = 1\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (warning, *_) = plugins.load_plugins(["empty_plugin"])
+    assert warning.startswith("plugins: module 'empty_plugin' registers nothing. Fix: @register_scorer(NAME, SETTINGS)")
+
+
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        ("own_scorers.py", "plugins=[own_scorers]"),
+        ("below/other_scorers.py", "PYTHONPATH=below before the command, and plugins=[other_scorers]"),
+        ("own_scorer", "plugins=[NAME]. Did you mean 'own_scorers'?"),
+        ("something", "the name of a module in the working directory or of an installed package, plugins=[NAME]"),
+    ],
+)
+def test_a_module_that_does_not_exist_is_answered_with_the_one_that_is_meant(
+    name: str, fix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "below").mkdir()
+    for file in ("own_scorers.py", "below/other_scorers.py"):
+        (tmp_path / file).touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        plugins.load_plugins([name])
+    assert str(caught.value).endswith(fix)
 
 
 def test_registered_choices_compose_without_a_yaml_and_have_help(module: str, tmp_path: Path) -> None:
@@ -491,6 +521,50 @@ def test_a_scorer_with_too_few_scores_is_one_message(readings: tuple[Trace, Read
     config = CtsConfig(name="short")
     with pytest.raises(ModelError, match=r"scorer=short: its `score` gave \(2,\) scores for the 3 tokens of trace 't'"):
         scorer(config).combine(trace, [reading] * len(scorer(config).readings()))
+
+
+@pytest.mark.parametrize(
+    ("formula", "message"),
+    [
+        (
+            lambda self, trace, *rows: {}["x"],
+            r"KeyError: 'x' \(line \d+ of .*test_plugins.py\)\. Fix: correct the plugin",
+        ),
+        (lambda self, trace, *rows: None, "got NoneType. Allowed: 3 numbers, one for each thinking token"),
+        (lambda self, trace, *rows: ["a"] * 3, "got list. Allowed: 3 numbers"),
+        (lambda self, trace, *rows: (1.0 for _ in range(3)), "got generator. Allowed: 3 numbers"),
+        (lambda self, trace, *rows: np.ones((3, 2)), r"got numbers of shape \(3, 2\). Allowed: 3 numbers"),
+        (lambda self, trace, *rows: np.ones(2), r"got numbers of shape \(2,\). Allowed: 3 numbers"),
+        (lambda self, trace, *rows: [1.0, np.nan, np.inf], "2 of 3 scores are not finite, first nan at token 1"),
+    ],
+)
+@pytest.mark.parametrize("base", [ReadingScorer, TokenScorer])
+def test_a_wrong_formula_of_a_plugin_is_one_message(
+    base: Any, formula: Any, message: str, readings: tuple[Trace, ReadTrace]
+) -> None:
+    trace, reading = readings
+    method = "score" if base is ReadingScorer else "token_values"
+    own = {method: formula, "num_tokens": lambda self, trace: 3}
+    scorer = register_scorer("mine", _settings(ScorerConfig))(type("Mine", (base,), own))
+    del SCORERS["mine"]
+    with pytest.raises(ModelError, match=rf"^scorer=mine: its `{method}`, trace 't': {message}"):
+        getattr(scorer.__new__(scorer), method)(trace, *[reading] * (base is ReadingScorer))
+
+
+def test_a_list_of_numbers_is_a_score(readings: tuple[Trace, ReadTrace]) -> None:
+    trace, reading = readings
+    own = {"score": lambda self, trace, *rows: [3, 1, 2]}
+    scorer = register_scorer("mine", _settings(ScorerConfig))(type("Mine", (ReadingScorer,), own))
+    del SCORERS["mine"]
+    assert scorer.__new__(scorer).score(trace, reading).tolist() == [3.0, 1.0, 2.0]
+
+
+def test_a_token_scorer_without_its_formula_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"register_scorer\('mine'\): Bare lacks token_values\. Fix: def token_values"
+    ):
+        register_scorer("mine", _settings(ScorerConfig))(type("Bare", (TokenScorer,), {}))
+    assert "mine" not in SCORERS
 
 
 @pytest.fixture

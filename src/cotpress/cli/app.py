@@ -129,7 +129,9 @@ def _script(task: Task, conf: Path) -> None:
     from cotpress.cli.errors import (
         check_added,
         check_dashes,
+        check_launcher_of_one,
         check_options,
+        check_outputs,
         check_plan_of_one,
         check_runs_of_one,
         explain_all,
@@ -171,7 +173,9 @@ def _script(task: Task, conf: Path) -> None:
         check_added(sys.argv[1:], name, conf)
         check_plan_of_one(sys.argv[1:])
         check_runs_of_one(sys.argv[1:], name)
+        check_outputs(sys.argv[1:])
         multirun.check_launcher(sys.argv[1:])
+        check_launcher_of_one(sys.argv[1:], name)
         for note in with_models(sys.argv[1:], conf):
             sys.stderr.write(f"note: {shown(note)}\n")
         sys.argv[1:] = with_benchmark_of_runs(with_experiments(sys.argv[1:], name, conf), name)

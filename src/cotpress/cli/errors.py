@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, NoReturn
 
 from cotpress.cli.composing import folders_of, loader_of
 from cotpress.cli.help import choices, defaults_of, groups_of
-from cotpress.cli.hints import SCRIPTS, VALUE, WORDS, choice_of_path, known_words, meant_by, meant_elsewhere
+from cotpress.cli.hints import LAUNCHERS, SCRIPTS, VALUE, WORDS, choice_of_path, known_words, meant_by, meant_elsewhere
 from cotpress.cli.models import GROUP
 from cotpress.cli.schema import settings_of
 from cotpress.config import SCHEMAS, USUAL_RATIO
 from cotpress.errors import ConfigError, did_you_mean, numbered, raise_together
 from cotpress.invocation import as_typed, program
+from cotpress.plugins import CHOICES
 from cotpress.settings import PATH, RATIO_RANGE, type_parts
 from cotpress.tasks import PLAN_FIX, RUNS_ALONE
 
@@ -27,6 +28,8 @@ _PARSERS = ("hydra", "omegaconf", "antlr4", "yaml")
 """Packages that only read command lines and configurations."""
 
 
+PLUGGED = ("scorer", "data", "benchmark")
+"""Groups with choices of plugins."""
 _MOST_PROBLEMS = 20
 """Most problems of one command line that a message names."""
 
@@ -143,7 +146,9 @@ def _explain_choice(error: BaseException, entry: str, conf: Path, arguments: Seq
         place = typed[-1] if typed else top
         if path := choice_of_path(place, value, entry, conf):
             return f"{place}: unknown choice '{value}'. Fix: {path}"
-        if top != group:
+        if top == "hydra":  # group `hydra/launcher`
+            group, _, choice = missing.rpartition("/")
+        elif top != group:
             group, choice, folder = top, value, conf / top
     if not folder.is_dir() and not getattr(error, "options", None):
         return " ".join(str(error).split())
@@ -153,7 +158,11 @@ def _explain_choice(error: BaseException, entry: str, conf: Path, arguments: Seq
 def unknown_choice(group: str, choice: str, known: Iterable[str]) -> str:
     """Message for a choice that a group does not have."""
     names = [name for name in known if not name.endswith("_schema") and name not in SCRIPTS]
+    if group == "hydra/launcher" and LAUNCHERS.get(choice) in names:
+        return f"{group}: unknown choice '{choice}'. Fix: {group}={LAUNCHERS[choice]}"
     message = f"{group}: unknown choice '{choice}'.{did_you_mean(choice, names)}"
+    if group in PLUGGED and " Did you mean " not in message and not CHOICES.get(group):
+        return f"{message} One of your own needs plugins=[MODULE]"
     return f"{message} Others: a hub id, {GROUP}=OWNER/NAME, or a folder, {GROUP}=DIR" if group == GROUP else message
 
 
@@ -196,7 +205,7 @@ def _meant_value(key: str, value: str) -> str:
 def _unknown_key(key: str, names: Iterable[str], entry: str, conf: Path, arguments: Sequence[str]) -> str:
     """Message for a key that does not exist where it stands, with what is meant by it."""
     value = _value_of(key, arguments)
-    chosen = [argument.lstrip("+").partition("=")[0] for argument in arguments if "=" in argument]
+    chosen = [argument.lstrip("+") for argument in arguments if "=" in argument]
     meant = meant_by(key, value, entry, conf, chosen)
     if "Fix: " in meant or "Allowed: " in meant:
         return f"unknown key '{key}'.{meant}"
@@ -364,7 +373,9 @@ def check_dashes(arguments: Sequence[str], entry: str, conf: Path) -> None:
         problem = f"got '{argument}', but settings are written without dashes."
         known = re.split(r"[.@]", key)[0] in names
         meant = "" if known else meant_by(key, value, entry, conf) or meant_elsewhere(key, value, entry, conf)
-        problems.append(ConfigError(f"{problem}{meant or f' Fix: {key}={value}'}"))
+        path = choice_of_path(key, value, entry, conf) if known and (conf / key).is_dir() else ""
+        fix = path or f"{key}={value}"
+        problems.append(ConfigError(f"{problem}{meant or f' Fix: {fix}'}"))
     raise_together(problems)
 
 
@@ -385,6 +396,42 @@ def check_runs_of_one(arguments: Sequence[str], entry: str) -> None:
     runs = settings.get("runs")
     if entry == "evaluate" and several and runs is not None and (runs.is_sweep_override() or runs.value() is not None):
         raise ConfigError(RUNS_ALONE)
+
+
+def check_launcher_of_one(arguments: Sequence[str], entry: str) -> None:
+    """Raise a `ConfigError` for a launcher of a command that is one job, which Hydra would run here without a word."""
+    settings, several = _several(arguments)
+    launcher = settings.get("hydra/launcher")
+    several = several or ("-m" if "hydra.mode" in settings else "")
+    if launcher is not None and not several and launcher.value() not in ("basic", None):
+        raise ConfigError(
+            f"{launcher.input_line} starts the jobs of a multirun, and this command is a single job, which would run "
+            f"in this process. Fix: {as_typed(entry)} -m {launcher.input_line} ..., for a single job as well"
+        )
+
+
+def check_outputs(arguments: Sequence[str]) -> None:
+    """Raise a `ConfigError` for an `output` with references of a multirun whose jobs would share a folder."""
+    settings, several = _several(arguments)
+    output = settings.get("output")
+    if not several or output is None or output.is_sweep_override():
+        return
+    value = str(output.value())
+    named = re.findall(r"\$\{([\w.@/]+)\}", value)
+    if "${" not in value or re.search(r"\$\{\w+:", value):  # a resolver, such as ${hydra:job.num}, differs by itself
+        return
+    swept = [setting.package or key for key, setting in settings.items() if setting.is_sweep_override()]
+    missing = [
+        key
+        for key in swept
+        if key != "shard" and not any(f"{n}.".startswith(f"{key}.") or key.startswith(f"{n}.") for n in named)
+    ]
+    if missing:
+        folder = value.partition("${")[0].rstrip("/-_.") or "DIR"
+        raise ConfigError(
+            f"output: '{value}' names one place for jobs that differ in {' and '.join(missing)}. Fix: output={folder}, "
+            "in which each job gets a place of its own"
+        )
 
 
 def _several(arguments: Sequence[str]) -> "tuple[dict[str, Override], str]":

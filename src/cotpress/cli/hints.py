@@ -108,6 +108,31 @@ _TABLE: dict[str, Meant] = {
 }
 MEANT = {name: meant for names, meant in _TABLE.items() for name in names.split()}
 """Settings of this project by the names that other programs have for them."""
+_ALONE = Meant(("data.path", "benchmark.path", "truth.path", "model.path"))
+_PATHS = {"path": _ALONE, "file": _ALONE, "filename": _ALONE}
+"""Names of files that stand alone; after a group, `scorer.path`, they are settings of its choices."""
+LAUNCHERS = {
+    "slurm": "submitit_slurm", "submitit": "submitit_slurm", "cluster": "submitit_slurm", "sbatch": "submitit_slurm",
+    "local": "submitit_local", "parallel": "joblib", "multiprocessing": "joblib", "loky": "joblib",
+}  # fmt: skip
+"""Choices of `hydra/launcher` by the words that users have for them."""
+_OF_LAUNCHER = (
+    "account", "array_parallelism", "constraint", "cpus_per_task", "gpus_per_node", "mem_gb", "partition", "qos",
+    "timeout_min",
+)  # fmt: skip
+"""Settings of `hydra.launcher` that users type without their place."""
+_SBATCH: dict[str, str] = {
+    "time timeout time_limit timelimit walltime max_time": "timeout_min",
+    "gpus gpu num_gpus n_gpus ngpus": "gpus_per_node",
+    "cpus cpu num_cpus ncpus cpus_per_node": "cpus_per_task",
+    "mem memory mem_per_node ram": "mem_gb",
+    "queue": "partition",
+    "num_nodes nnodes": "nodes",
+    "job_name": "name",
+    "max_jobs n_jobs": "array_parallelism",
+}
+_OWN_OF_SBATCH = {name: own for names, own in _SBATCH.items() for name in names.split()}
+"""Settings of `hydra.launcher` by the names that sbatch and other schedulers have for them."""
 WORDS: dict[str, dict[str, str]] = {
     "devices": {"all": "null", "auto": "null"},
     "dtype": {"bf16": "bfloat16", "fp16": "bfloat16", "float16": "bfloat16", "half": "bfloat16", "fp32": "float32"},
@@ -132,19 +157,53 @@ _FILE = re.compile(r".*\.(jsonl|json|csv|parquet)(\.gz|\.zst)?")
 def meant_by(key: str, value: str, entry: str, conf: Path, chosen: Sequence[str] = ()) -> str:
     """Sentences on the settings that are meant by a key that a script does not have, with its value; empty if none.
 
-    They begin with a space and end with what to type. A setting that only other choices of a group have is named
-    without it where the command line chooses one; `chosen` are its groups.
+    They begin with a space and end with what to type. A setting that only some choices of a group have is named with
+    one of them, unless the command line chooses one; `chosen` are its choices, `data=jsonl`.
     """
+    if fix := _of_launcher(key, value, chosen):
+        return f" Fix: {fix}"
     words = _Words(entry, conf, value, chosen)
-    meant = MEANT.get(_plain(key), Meant((_plain(key),)))
+    meant = (_PATHS.get(key) or MEANT.get(_plain(key))) or Meant((_plain(key),))
     if not meant.own:
         return f" {meant.why} Fix: leave it out"
     if texts := words.of(meant.own, key):
+        told = "" if key in _PATHS else words.told
         why = f" {meant.why}" if meant.why else ""
-        return f"{words.told}{why} Fix: {', or '.join(texts)}"
+        return f"{told}{why} Fix: {', or '.join(texts)}"
     if (group := meant.own[0]) in words.groups and value != VALUE:  # a choice that none of the groups has
         return f" Here it is {group}.{did_you_mean(value, choices(conf / group))}"
     return words.told
+
+
+def _of_launcher(key: str, value: str, chosen: Sequence[str]) -> str:
+    """The setting of a launcher that is meant by a key, as it is typed; empty if it is none."""
+    if key == "launcher":
+        return f"hydra/launcher={LAUNCHERS.get(value, value)}"
+    launchers = [choice.partition("=")[2] for choice in chosen if choice.startswith("hydra/launcher=")]
+    before, name = "" if launchers else "-m hydra/launcher=submitit_slurm ", _plain(key)
+    is_placed = key.startswith("hydra.launcher.")
+    if name in _OF_LAUNCHER and (key == name or (is_placed and not launchers)):
+        return before + _typed(f"hydra.launcher.{name}", value)
+    own = _OWN_OF_SBATCH.get(name) if is_placed and "joblib" not in launchers else None
+    if own is None:
+        return ""
+    convert = {"timeout_min": _minutes, "mem_gb": _gigabytes}.get(own, str)
+    return before + _typed(f"hydra.launcher.{own}", convert(value))
+
+
+def _minutes(value: str) -> str:
+    """Minutes of a time limit as sbatch reads it: `90`, `1:30:00`, `1-00:00:00`."""
+    time = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d)(?::\d\d)?", value)
+    if time is None:
+        return value if value.isdigit() else "MINUTES"
+    days, first, second = (int(part or 0) for part in time.groups())
+    is_short = value.count(":") == 1 and "-" not in value  # minutes and seconds
+    return str(max(first, 1) if is_short else (days * 24 + first) * 60 + second)
+
+
+def _gigabytes(value: str) -> str:
+    size = re.fullmatch(r"(\d+)\s*(?:g|gb|gib)?", value.lower())
+    return size[1] if size else "GB"
 
 
 def meant_elsewhere(key: str, value: str, entry: str, conf: Path) -> str:
@@ -249,8 +308,9 @@ class _Words:
         if not setting.choices:
             return _typed(setting.key, self._value)
         self.told = f" It is a setting of {', '.join(setting.choices)}."
-        if setting.choices[0].partition("=")[0] in self._chosen:
-            return ""
+        group = f"{setting.choices[0].partition('=')[0]}="
+        if chosen := [choice for choice in self._chosen if choice.startswith(group)]:
+            return _typed(setting.key, self._value) if chosen[-1] in setting.choices else ""
         return f"{_choice(setting, self._value)} {_typed(setting.key, self._value)}"
 
     def _is_choice(self, group: str) -> bool:

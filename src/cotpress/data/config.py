@@ -92,6 +92,8 @@ class FileFormat(Enum):
     """`prompt` and `completion` as messages (TRL)."""
     alpaca = "alpaca"
     """`instruction`, `input`, `output` (LLaMA-Factory)."""
+    rendered = "rendered"
+    """`text`: a whole conversation as a chat template renders it (DeepSeek-R1, ChatML, Llama 3, ...)."""
     tagged = "tagged"
     """A question, and a text with thinking tags in any of the usual columns."""
     cts = "cts"

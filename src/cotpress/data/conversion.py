@@ -17,6 +17,7 @@ from cotpress.answers import Extractor, judge, package_versions
 from cotpress.data.columns import MISSING, Place
 from cotpress.data.config import FileFormat
 from cotpress.data.formats import Format, Row, flag, turns_of
+from cotpress.data.rendered import rendered_turns, without_end
 from cotpress.data.rows import GENERATION, MARKED_WRONG, TALLY, TRACE_FIELDS, UNUSED, BadRow, Field, kind_of
 from cotpress.data.statement import stated
 from cotpress.data.thinking import apart, check_question, has_tags
@@ -42,6 +43,7 @@ class Reading:
         used: Columns of the file that texts, ids and flags are read from.
         also: Other formats that fit.
         nearly: Settings that read it as a format of which one column has another name; empty without.
+        has_ends: True if texts of a row end with tokens that end a turn, which are removed.
         has_flags: True if a row has a mark that its format knows for a right generation.
     """
 
@@ -56,11 +58,12 @@ class Reading:
     also: Sequence[FileFormat] = ()
     nearly: str = ""
     has_flags: bool = False
+    has_ends: bool = False
 
     @property
     def is_plain(self) -> bool:
         """True if the file has the standard columns itself, and its rows need no choice."""
-        chosen = bool(self.given) or self.generations == "shortest_correct" or self.has_lists
+        chosen = bool(self.given) or self.generations == "shortest_correct" or self.has_lists or self.has_ends
         return self.name is FileFormat.cotpress and not chosen
 
     @property
@@ -164,7 +167,8 @@ class Reading:
         yield shortest
 
     def _texts(self, thinking: Any, response: Any, answer: Any) -> dict[str, Any]:
-        """Thinking and response of a generation, without tags."""
+        """Thinking and response of a generation, without tags and without the end of a turn."""
+        thinking, response = (without_end(t) if isinstance(t, str) else t for t in (thinking, response))
         is_alone = isinstance(thinking, str) and (response is None or response == "")
         if self.format.is_stated and is_alone and not has_tags(thinking):
             thought, rest = stated(thinking, "" if answer is None else str(answer))
@@ -203,6 +207,45 @@ class Reading:
             made["response"] if isinstance(made["response"], str) and made["response"].strip() else made["thinking"]
         )
         return judge(solution, gold, self.extractor).correct
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """The ways in which the rows of files in several formats are read: each row in the first one that fits it.
+
+    Attributes:
+        each: At least two, in the order of the files.
+    """
+
+    each: Sequence[Reading]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """As that of a `Reading`."""
+        return {"read_as": [reading.identity for reading in self.each]}
+
+    @property
+    def code(self) -> list[Root]:
+        """As that of a `Reading`."""
+        return list(dict.fromkeys(root for reading in self.each for root in reading.code))
+
+    @property
+    def used(self) -> list[str]:
+        """Columns that are used in any of the formats."""
+        return list(dict.fromkeys(column for reading in self.each for column in reading.used))
+
+    def rows(self, row: Row) -> Iterator[Mapping[str, Any] | BadRow]:
+        """Rows in the standard columns, made from one raw row."""
+        for fits in (Format.fits, Format.has_columns):
+            for reading in self.each:
+                if fits(reading.format, row):
+                    return reading.rows(row)
+        names = ", ".join(reading.name.value for reading in self.each)
+        raise BadRow(
+            "in none of these formats, so read such files by themselves",
+            got=f"the columns {', '.join(map(str, row))}"[:200],
+            allowed=names,
+        )
 
 
 def exchange(turns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -255,7 +298,9 @@ def _content(turn: Mapping[str, Any]) -> tuple[str | None, Any]:
 
 
 def _question(value: Any) -> Any:
-    """The question; of a list of messages the only one of the user."""
+    """The question; of a list of messages, or of a rendered text that begins with one, the only one of the user."""
+    if isinstance(value, str):
+        value = rendered_turns(value) or value
     if not (isinstance(value, list) and value and all(isinstance(turn, Mapping) for turn in value)):
         return value
     asked = [turn for turn in value if _ROLES.get(str(turn.get("role") or turn.get("from")).lower()) != "system"]

@@ -4,6 +4,7 @@ A new format is an entry in `FORMATS` and a member of `FileFormat`. Files of one
 their columns, and takes the place of single columns of a format, too.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 from cotpress.data.columns import MISSING, Place
 from cotpress.data.config import FileFormat
+from cotpress.data.rendered import ANSWERING, rendered_turns
 from cotpress.data.rows import BadRow
 from cotpress.data.statement import FINAL_LINE
 from cotpress.data.thinking import has_tags
@@ -68,9 +70,35 @@ def _is_text(row: Row, *names: str) -> bool:
 
 def turns_of(row: Row, places: Sequence[str]) -> list[Mapping[str, Any]]:
     """The turns of the conversation of a row; empty if it has none."""
-    lists = [value for place in places if isinstance(value := Place(place).value(row), list)]
+    lists = [value for place in places if (value := _listed(Place(place).value(row))) is not None]
     turns = [turn for part in lists for turn in part]
     return turns if len(lists) == len(places) and all(isinstance(turn, Mapping) for turn in turns) else []
+
+
+def _listed(value: Any) -> list[Any] | None:
+    """A conversation as a list of turns, where it is JSON as text, lists of its columns or a rendered text, too."""
+    match value:
+        case list():
+            return value
+        case Mapping() if any({*keys} <= value.keys() for keys in _OF_TURNS):
+            columns = {key: cells for key, cells in value.items() if isinstance(cells, list)}
+            if len({len(cells) for cells in columns.values()}) == 1:
+                return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+        case str() if value.lstrip()[:1] == "[" and value.rstrip()[-1:] == "]":
+            try:
+                turns = json.loads(value)
+            except (ValueError, RecursionError):
+                return rendered_turns(value) or None
+            return turns if isinstance(turns, list) else None
+        case str():
+            return rendered_turns(value) or None
+    return None
+
+
+def _has_answer(row: Row) -> bool:
+    """True if a text of a row is a conversation with an answer."""
+    turns = turns_of(row, _RENDERED)
+    return any(turn.get("role") in ANSWERING and turn.get("content") for turn in turns)
 
 
 def _has_turns(places: Sequence[str], key: str, text: str = "") -> Callable[[Row], bool]:
@@ -112,8 +140,11 @@ _OUTPUTS = (
 )  # fmt: skip
 """Columns that may hold outputs with thinking tags."""
 _CONVERSATIONS, _MESSAGES = ("conversations|conversation",), ("messages|conversation|conversations",)
+_OF_TURNS = (("role", "content"), ("from", "value"))
+"""Keys that a turn has, and a conversation whose turns are stored by columns."""
 _PROMPTED = ("prompt", "completion")
-_LONG = re.compile(r"(\S+\s+){4}\S|.{60}", re.DOTALL)
+_RENDERED = ("text|prompt|content|input|output|completion|response",)
+LONG = re.compile(r"(\S+\s+){4}\S|.{60}", re.DOTALL)
 """A text that is no answer, as it has five words or, in a script without spaces, 60 characters."""
 _OTHERS = {"thinking", "reasoning", "reasoning_content", "cot", "solution", "response", "completion", "output"}
 """Columns whose presence says that the thinking is not in `answer`."""
@@ -136,7 +167,7 @@ def tagged_columns(row: Row) -> list[str]:
 
 
 def _is_cts(row: Row) -> bool:
-    return _is_text(row, "prompt", "answer") and bool(_LONG.match(row["answer"])) and not _OTHERS & row.keys()
+    return _is_text(row, "prompt", "answer") and bool(LONG.match(row["answer"])) and not _OTHERS & row.keys()
 
 
 FORMATS: Mapping[FileFormat, Format] = {
@@ -246,6 +277,12 @@ FORMATS: Mapping[FileFormat, Format] = {
         marks=("instruction", "output"),
         check=_one_exchange,
         checked=("history",),
+    ),
+    FileFormat.rendered: Format(
+        source="a whole conversation in one text, as a chat template renders it",
+        columns={"answer": _ANSWER, "id": _ID},
+        turns=_RENDERED,
+        matches=_has_answer,
     ),
     FileFormat.tagged: Format(
         source="a question, and a text with thinking tags or channels",

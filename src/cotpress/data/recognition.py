@@ -10,7 +10,8 @@ from cotpress.data.columns import MISSING, Place
 from cotpress.data.config import FileFormat
 from cotpress.data.conversion import Reading
 from cotpress.data.files import is_turn
-from cotpress.data.formats import FIELDS, FORMATS, Row, tagged_columns
+from cotpress.data.formats import FIELDS, FORMATS, LONG, Row, tagged_columns
+from cotpress.data.rendered import without_end
 from cotpress.data.thinking import has_tags
 from cotpress.errors import ConfigError, DataError
 
@@ -67,10 +68,8 @@ def recognised(
                 f"{group}.columns.{column}: got '{text}', which none of the first {len(rows)} rows of {place} has. "
                 f"It has: {_described(rows)}"
             )
-    fits = {known: sum(map(FORMATS[known].fits, rows)) for known in FORMATS}
     if format_ is FileFormat.auto:
-        best = max((fits[known] for known in fits if FORMATS[known].automatic), default=0)
-        names = [known for known in fits if FORMATS[known].automatic and best and 2 * fits[known] >= best]
+        names = fitting(rows)
     else:
         names = [format_] if any(map(FORMATS[format_].has_columns, rows)) else []
     name, *others = names or [FileFormat.cotpress if format_ is FileFormat.auto else format_]
@@ -83,6 +82,8 @@ def recognised(
         used=list(_used(name, places, given, rows)), also=also,
         nearly=_nearly(rows, names, group) if format_ is FileFormat.auto else "",
         has_flags=any(_has_value(row, own.correct) for row in rows),
+        has_ends=any(isinstance(text := row.get(c), str) and without_end(text) != text
+                     for row in rows for c in ("thinking", "response")),
     )  # fmt: skip
     if reading.is_plain and any(all(column not in row for row in rows) for column in ("response", "answer")):
         names = []
@@ -95,6 +96,13 @@ def recognised(
             f"a gold answer. Fix: {group}.columns.answer=COLUMN, or {group}.generations=first"
         )
     return reading
+
+
+def fitting(rows: Sequence[Row]) -> list[FileFormat]:
+    """The formats that some rows may have, the one that is used first: each fits half as many as any other, or more."""
+    fits = {known: sum(map(own.fits, rows)) for known, own in FORMATS.items() if own.automatic}
+    best = max(fits.values())
+    return [known for known, number in fits.items() if best and 2 * number >= best]
 
 
 def told(reading: Reading, layout: str = "") -> str:
@@ -251,6 +259,9 @@ def _guessed(rows: Sequence[Row], missing: Sequence[str]) -> dict[str, str]:
         elif name == "thinking":
             guesses[name] = max(free, key=lambda place: len(free[place]), default="COLUMN")
         free.pop(guesses.get(name, ""), None)
+    if guesses.keys() >= {"thinking"} and "response" in missing and not {"response", "answer"} & guesses.keys():
+        spoken = next((place for place, text in free.items() if place.lower() == "answer" and LONG.match(text)), "")
+        guesses |= {"response": spoken} if spoken else {}
     return guesses
 
 

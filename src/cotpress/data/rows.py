@@ -86,13 +86,17 @@ TRACE_FIELDS = (
 """The data contract of training rows."""
 
 PROBLEM_FIELDS = (
-    Field(name="id", required=True, is_short=True),
-    Field(name="question", required=True),
+    Field(name="id", required=False, optional=True, is_short=True),
+    Field(
+        name="question",
+        required=True,
+        without="call the column with the questions 'question' in the file",
+    ),
     Field(
         name="answer",
         required=True,
         is_short=True,
-        without="questions that have none: benchmark.unanswerable=true",
+        without="questions that have none: benchmark.unanswerable=true; answers in another column: call it 'answer'",
     ),
 )
 """The data contract of benchmark rows."""

@@ -10,6 +10,7 @@ import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from cotpress.data.config import (
     BenchmarkConfig,
     DataConfig,
     Duplicates,
+    FileFormat,
     HubDataConfig,
     JsonlBenchmarkConfig,
     JsonlDataConfig,
@@ -28,10 +30,11 @@ from cotpress.data.config import (
     RowsDataConfig,
     SelfWrittenDataConfig,
 )
+from cotpress.data.conversion import Readings
 from cotpress.data.files import Files, find_files
 from cotpress.data.formats import FIELDS, NUM_HEAD
 from cotpress.data.losses import announce, empty_fields, facts_of, tell
-from cotpress.data.recognition import recognised, told, warning
+from cotpress.data.recognition import fitting, recognised, told, warning
 from cotpress.data.registry import SOURCES, Source, checked
 from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, Field, RowReader, reasons, text_fields
 from cotpress.data.self_written import SOLVED, solve
@@ -243,10 +246,24 @@ def _of_rows(config: RowsDataConfig, rows: Files | hub.HubRows, group: str, *cod
             {**identity, "field": column}, texts, lambda: (_trace(row, column) for row in texts), *code
         )  # fmt: skip
     given = {f.name: place for f in dataclasses.fields(config.columns) if (place := getattr(config.columns, f.name))}
-    reading = recognised(
-        reader(TRACE_FIELDS).head(NUM_HEAD), str(rows), format_=config.format, given=given,
-        generations=config.generations, extractor=config.extractor, group=group,
-    )  # fmt: skip
+    recognise = partial(
+        recognised, given=given, generations=config.generations, extractor=config.extractor, group=group
+    )
+    heads = {} if given or config.format is not FileFormat.auto else _heads(rows)
+    if len(heads) > 1:
+        readings = Readings([recognise(head, place, format_=name) for name, (place, head) in heads.items()])
+        made = reader(readings.each[0].fields, convert=readings.rows)
+        source = _of_reader(
+            {**identity, **readings.identity}, made, lambda: (_trace(row, "thinking") for row in made),
+            *code, conversion, *readings.code,
+        )  # fmt: skip
+        lines = [f"{place}: {told(reading)}" for reading, (place, _) in zip(readings.each, heads.values(), strict=True)]
+        facts = {"read_as": [reading.name.value for reading in readings.each], "columns_used": readings.used}
+        warnings = dict.fromkeys(warning(reading, group) for reading in readings.each)
+        return dataclasses.replace(
+            source, by_question=True, told="; ".join(lines), warning=next(filter(None, warnings), ""), facts=facts
+        )
+    reading = recognise(reader(TRACE_FIELDS).head(NUM_HEAD), str(rows), format_=config.format)
     if reading.is_plain:
         plain = reader(reading.fields, convert=without_tags, columns=FIELDS)
         return _of_reader(identity, plain, lambda: (_trace(row, "thinking") for row in plain), *code)
@@ -259,6 +276,21 @@ def _of_rows(config: RowsDataConfig, rows: Files | hub.HubRows, group: str, *cod
     return dataclasses.replace(
         source, by_question=True, told=told(reading, rows.layout), warning=warning(reading, group), facts=facts
     )
+
+
+def _heads(rows: Files | hub.HubRows) -> dict[FileFormat, tuple[str, list[Mapping[str, Any]]]]:
+    """The formats of several files, each with a name of its files for messages and the first rows of one of them.
+
+    A file without rows of a known format is left out.
+    """
+    heads: dict[FileFormat, tuple[str, list[Mapping[str, Any]]]] = {}
+    files = rows.files if isinstance(rows, Files) and len(rows.files) > 1 else []
+    for file in files:
+        head = RowReader(dataclasses.replace(rows, files=[file]), TRACE_FIELDS, strict=False, key="").head(NUM_HEAD)
+        if names := fitting(head):
+            place, first = heads.get(names[0], ("", head))
+            heads[names[0]] = (f"{place}, {file.name}" if place.count(",") < 2 and place else place or file.name, first)
+    return heads
 
 
 def _trace(row: dict[str, Any], column: str) -> Trace:

@@ -1,6 +1,8 @@
 """Folders of logs that belong to one command at a time, also if several start in the same moment."""
 
 import itertools
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -8,6 +10,8 @@ from filelock import FileLock, Timeout
 LOCK_FILE = ".lock"
 _locks: list[FileLock] = []
 """The locks on the folders of this process."""
+_made: dict[Path, Path] = {}
+"""Folders that this process has locked and made, each with the highest folder that was made for it."""
 
 
 def occupy(folder: Path) -> Path:
@@ -18,6 +22,7 @@ def occupy(folder: Path) -> Path:
     """
     for number in itertools.count(1):
         own = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        missing = [place for place in (own, *own.parents) if not place.exists()]
         try:
             own.mkdir(parents=True, exist_ok=True)
             lock = FileLock(own / LOCK_FILE)
@@ -27,8 +32,24 @@ def occupy(folder: Path) -> Path:
         except OSError:
             return folder
         _locks.append(lock)
+        if missing:
+            _made[own] = missing[-1]
         return own
     raise AssertionError
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder that `occupy` has made, and the folders that were made for it as far as they are empty.
+
+    A folder that was there before stays.
+    """
+    highest = _made.pop(folder, None)
+    if highest is None:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # another command uses it
+        for place in folder.parents[: len(folder.relative_to(highest).parts)]:
+            place.rmdir()
 
 
 def release() -> None:

@@ -15,7 +15,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf, open_dict, read_write
 
 from cotpress.errors import MissingExtraError, install_extra
-from cotpress.jobs.folders import occupy, release
+from cotpress.jobs.folders import occupy, release, remove
 from cotpress.store.sweeps import PLAN_FILE, JobState, read_sweep, write_note, write_plan
 
 if TYPE_CHECKING:
@@ -156,14 +156,21 @@ def end_sweep(*, show: bool = True) -> "Sweep | None":
     return _ended[-1] if _ended else None
 
 
+def say(text: str) -> None:
+    """Write a line about the running multirun; nothing without one."""
+    for watch in _watching:
+        watch.say(text)
+
+
 def forget_sweep() -> None:
-    """Remove the plan of a multirun that Hydra refused before its first job."""
-    release()
+    """Remove all traces of a multirun that was refused before its first job: its plan, and the folder made for it."""
     if _watching:
         watch = _watching.pop()
         watch.stop()
         if not any(job.note for job in read_sweep(watch.sweep_dir).jobs):
             (watch.sweep_dir / PLAN_FILE).unlink(missing_ok=True)
+            remove(watch.sweep_dir)
+    release()
 
 
 def _show(sweep: "Sweep") -> None:

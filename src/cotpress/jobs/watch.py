@@ -50,7 +50,7 @@ class Watch:
         """Show the number of jobs and start to watch."""
         sweep = read_sweep(self.sweep_dir)
         many = f"{len(sweep.jobs)} jobs" if sweep.planned else "jobs as the sweeper chooses them"
-        self._say(f"sweep: {many}, logs in {self.sweep_dir}/*/job.log")
+        self.say(f"sweep: {many}, logs in {self.sweep_dir}/*/job.log")
         if sys.stderr.isatty():
             from rich.console import Console
             from rich.live import Live
@@ -86,16 +86,17 @@ class Watch:
             self._shown.add(job.number)
             if job.note.state is JobState.finished:
                 self._seconds.append(job.note.seconds or 0.0)
-            self._say(f"{_headline(sweep, job)}: {_result(job, job.note)}{'' if last else self.left(sweep)}")
+            self.say(f"{_headline(sweep, job)}: {_result(job, job.note)}{'' if last else self.left(sweep)}")
             for warning in dict.fromkeys(_warnings(job)):
                 if warning not in self._warned:  # the jobs of a sweep often share what it is about
                     self._warned.add(warning)
-                    self._say(f"  warning: {warning}")
+                    self.say(f"  warning: {warning}")
         if not last and self._live is None and time.monotonic() - self._last_line >= QUIET_S:
             for job in _running(sweep):
-                self._say(f"{_headline(sweep, job)} is running: {_last_message(job)}")
+                self.say(f"{_headline(sweep, job)} is running: {_last_message(job)}")
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Write a line above the live display."""
         self._last_line, text = time.monotonic(), one_line(without_secrets(text))
         if self._live is not None:
             self._live.console.print(text, markup=False, highlight=False)

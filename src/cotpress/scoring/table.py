@@ -9,6 +9,7 @@ from cotpress.modeling.config import Attention, Dtype, ModelConfig
 from cotpress.plugins import add_choice
 from cotpress.scoring.base import ReadingScorer, ScorerKind
 from cotpress.scoring.config import ReadingConfig, ScorerConfig
+from cotpress.scoring.guard import guard
 from cotpress.scoring.reader import no_cache_error
 from cotpress.scoring.scorers.answer_attention import AnswerAttentionConfig, AnswerAttentionScorer, check_layers
 from cotpress.scoring.scorers.cts import CtsConfig, CtsScorer
@@ -174,6 +175,7 @@ def register_scorer(name: str, settings: type[ScorerConfig]) -> Callable[[S], S]
             raise ConfigError(
                 f"register_scorer('{name}'): {scorer.__name__} lacks {', '.join(missing)}. Fix: define it"
             )
+        guard(name, scorer)
         add_choice(["scorer"], name, settings, ScorerConfig)
         SCORERS[name] = Entry(settings, scorer)
         return scorer

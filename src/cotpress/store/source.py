@@ -38,6 +38,7 @@ UNFOLLOWED = {
     "cotpress.tracking": "what is shown while a stage works",
     "cotpress.plugins": "registration; the registered code is a root",
     "cotpress.settings": "refuses values and changes none",
+    "cotpress.scoring.guard": "refuses scores of plugins and changes none",
     "cotpress.invocation": "names of commands in messages",
     "cotpress.devices.launch": "starts one process per device",
     "cotpress.devices.forkserver": "starts processes",

@@ -53,6 +53,30 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
          "Fix: ratio=0.7"),
         ("train model.dtype=bf16", "model.dtype: got 'bf16', allowed: auto, float32, bfloat16. Fix: "
          "model.dtype=bfloat16"),
+        ("compress --data a.jsonl", "got '--data', but settings are written without dashes. Fix: data=jsonl "
+         "data.path=a.jsonl"),
+        ("train --data=planted", "got '--data=planted', but settings are written without dashes. Fix: data=planted"),
+        ("train launcher=slurm", "unknown key 'launcher'. Fix: hydra/launcher=submitit_slurm"),
+        ("train -m hydra/launcher=slurm", "hydra/launcher: unknown choice 'slurm'. Fix: "
+         "hydra/launcher=submitit_slurm"),
+        ("train partition=gpu", "unknown key 'partition'. Fix: -m hydra/launcher=submitit_slurm "
+         "hydra.launcher.partition=gpu"),
+        ("train hydra.launcher.partition=gpu", "unknown key 'hydra.launcher.partition'. Fix: -m "
+         "hydra/launcher=submitit_slurm hydra.launcher.partition=gpu"),
+        ("train -m hydra/launcher=submitit_slurm partition=gpu", "unknown key 'partition'. Fix: "
+         "hydra.launcher.partition=gpu"),
+        *[(f"train -m hydra/launcher=submitit_slurm hydra.launcher.{typed}", f"unknown key "
+           f"'hydra.launcher.{typed.partition('=')[0]}'. Fix: hydra.launcher.{own}")
+          for typed, own in [("time=1:30:00", "timeout_min=90"), ("time=2-01:00:00", "timeout_min=2940"),
+                             ("time=90", "timeout_min=90"), ("time=30:00", "timeout_min=30"),
+                             ("walltime=2h", "timeout_min=MINUTES"), ("mem=16G", "mem_gb=16"),
+                             ("memory=500M", "mem_gb=GB"), ("gpus=2", "gpus_per_node=2"), ("cpus=4", "cpus_per_task=4"),
+                             ("queue=long", "partition=long")]],
+        ("train hydra/launcher=submitit_slurm", "hydra/launcher=submitit_slurm starts the jobs of a multirun, and this "
+         "command is a single job, which would run in this process. Fix: python train.py -m "
+         "hydra/launcher=submitit_slurm ..., for a single job as well"),
+        ("compress -m scorer=random,head ratio=0.5,0.7 'output=out/${ratio}'", "output: 'out/${ratio}' names one place "
+         "for jobs that differ in scorer. Fix: output=out, in which each job gets a place of its own"),
         ("train --ratio 0.5", "got '--ratio', but settings are written without dashes. Fix: ratio=0.5"),
         ("train -ratio 0.5", "got '-ratio', but settings are written without dashes. Fix: ratio=0.5"),
         ("train ratio 0.5", "got 'ratio', allowed: KEY=VALUE or GROUP=CHOICE, without spaces around the '='. Fix: "
@@ -160,6 +184,17 @@ def _hydra() -> Iterator[None]:
          "Fix: ratio=0.7"),
         ("fidelity confidence=95", "confidence: got 95.0, allowed: a number in (0, 1). Fix: confidence=0.95"),
         ("train trainer.devices=all", "trainer.devices: got 'all', allowed: a whole number. Fix: trainer.devices=null"),
+        ("train trainer.devices=-1", "trainer.devices: got -1, allowed: a whole number of at least 1, or null. Fix: "
+         "trainer.devices=null"),
+        ("compress data.limit=-1", "data.limit: got -1, allowed: a whole number of at least 1, or null. Fix: "
+         "data.limit=null"),
+        ("train trainer.num_nodes=-1", "trainer.num_nodes: got -1, allowed: a whole number of at least 1"),
+        ("compress path=a.jsonl", "unknown key 'path'. Fix: data=jsonl data.path=a.jsonl (traces), or "
+         "model.path=a.jsonl"),
+        ("compress data=jsonl path=a.jsonl", "unknown key 'path'. Fix: data.path=a.jsonl (traces), or "
+         "model.path=a.jsonl"),
+        ("evaluate path=a.jsonl", "unknown key 'path'. Fix: benchmark=jsonl benchmark.path=a.jsonl (problems), or "
+         "model.path=a.jsonl"),
         ("train gpus=2", "unknown key 'gpus'. Fix: trainer.devices=2"),
         ("compress num_gpus=2", "unknown key 'num_gpus'. Fix: trainer.devices=2"),
         ("evaluate devices=2", "unknown key 'devices'. Fix: trainer.devices=2"),

@@ -19,11 +19,11 @@ from cotpress.data import stage
 from cotpress.data.config import ColumnsConfig, FileFormat, JsonlBenchmarkConfig, JsonlDataConfig
 from cotpress.data.formats import FORMATS
 from cotpress.errors import ConfigError, DataError
-from cotpress.records import Trace
+from cotpress.records import Problem, Trace
 from cotpress.settings import check_settings
 from cotpress.store.artifacts import Artifact, ArtifactStore
 from cotpress.store.tables import read_records
-from support.trace_files import QUESTION, RESPONSE, SHAPES, TEXT, THINKING, UNCLOSED, Row
+from support.trace_files import BOS, EOS, QUESTION, RESPONSE, SHAPES, TEXT, THINKING, UNCLOSED, Row
 
 DOCS = Path(__file__).parents[3] / "docs" / "data.md"
 
@@ -262,7 +262,9 @@ def test_column_that_no_row_has_is_refused_with_those_of_the_file(store: Artifac
         ({"question": QUESTION, "thinking": THINKING, "n": 7}, "response, answer",
          "data.columns.thinking=thinking"),
         ({"prompt": QUESTION, "reasoning": THINKING, "answer": f"It is 7. {RESPONSE}"}, "question, thinking, response",
-         "data.columns.question=prompt data.columns.thinking=reasoning"),
+         "data.columns.question=prompt data.columns.thinking=reasoning data.columns.response=answer"),
+        ({"question": QUESTION, "reasoning_content": THINKING, "answer": RESPONSE}, "thinking, response",
+         "data.columns.thinking=reasoning_content"),
         ({"problem": QUESTION, "r1_reasoning": THINKING, "r1_solution": RESPONSE, "true_solution": "7", "truth": "7"},
          "question, thinking, response, answer",
          "data.columns.question=problem data.columns.thinking=r1_reasoning data.columns.response=r1_solution "
@@ -414,6 +416,83 @@ def test_rows_that_are_all_dropped_for_one_reason_say_how_to_read_them(store: Ar
     rows = [{"instruction": QUESTION, "input": "", "output": THINKING}] * 2
     with pytest.raises(DataError, match=r"2 x no thinking tags .*Allowed: .*\(data\.columns\.thinking=COLUMN\)"):
         stage.traces(config(tmp_path, rows), store)
+
+
+def test_files_of_several_formats_are_read_each_in_its_own(
+    store: ArtifactStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = {
+        "a.jsonl": SHAPES["chat with reasoning"].rows[:1],
+        "b.jsonl": [{"id": "b", "question": QUESTION, "thinking": THINKING, "response": RESPONSE, "answer": 7}],
+        "c.jsonl": [{"why": "an index"}],
+        "d.jsonl": [openr1(TEXT)],
+    }
+    for name, rows in files.items():
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    settings = JsonlDataConfig(name="mine", path=str(tmp_path / "*.jsonl"), validation_fraction=0.0)
+    with caplog.at_level(logging.INFO):
+        made = stage.traces(settings, store)
+    assert [(trace.question, trace.thinking, trace.response) for trace in read(made)] == [
+        (QUESTION, THINKING, RESPONSE)
+    ] * 3
+    assert made.manifest["dropped"] == {"in none of these formats, so read such files by themselves": 1}
+    assert made.facts["read_as"] == ["chat", "cotpress", "openr1"]
+    assert any("a.jsonl: read as chat: " in line and "d.jsonl: read as openr1: " in line for line in caplog.messages)
+
+
+def test_files_of_one_format_keep_the_identity_of_a_single_reading(store: ArtifactStore, tmp_path: Path) -> None:
+    for name in ("a.jsonl", "b.jsonl"):
+        row = {"problem": QUESTION, "generations": [TEXT], "uuid": name, "answer": "7"}
+        (tmp_path / name).write_text(json.dumps(row) + "\n", encoding="utf-8")
+    settings = JsonlDataConfig(name="mine", path=str(tmp_path / "*.jsonl"), validation_fraction=0.0)
+    assert stage.traces(settings, store).facts["read_as"] == "openr1"
+
+
+@pytest.mark.parametrize("end", ["<|im_end|>", "<|im_end|>\n", "<|eot_id|>", EOS, "<|endoftext|><|im_end|>"])
+def test_ends_of_turns_at_the_end_of_a_response_are_no_part_of_it(
+    store: ArtifactStore, tmp_path: Path, end: str
+) -> None:
+    rows = [{"question": QUESTION, "response": f"{TEXT}{end}"},
+            {"question": QUESTION, "thinking": THINKING, "response": f"{RESPONSE}{end}"},
+            {"question": QUESTION, "thinking": f"so {end} x", "response": RESPONSE}]  # fmt: skip
+    for columns in ({}, {"question": "question"}):
+        made = read(stage.traces(config(tmp_path, rows, columns=columns), store))
+        assert [(trace.thinking, trace.response) for trace in made] == [
+            (THINKING, RESPONSE), (THINKING, RESPONSE), (f"so {end} x", RESPONSE)
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        f"{BOS}<\uff5cUser\uff5c>{QUESTION}<\uff5cAssistant\uff5c><think>\n",
+        f"<|im_start|>system\nBe exact.<|im_end|>\n<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n",
+    ],
+)
+def test_question_of_a_rendered_prompt_is_its_users_turn(store: ArtifactStore, tmp_path: Path, question: str) -> None:
+    made = read(stage.traces(config(tmp_path, [{"prompt": question, "completion": TEXT}]), store))
+    assert [(trace.question, trace.thinking) for trace in made] == [(QUESTION, THINKING)]
+
+
+@pytest.mark.parametrize("question", ["What does <|im_start|>user mean?", "Is [INST] a word of Mistral?"])
+def test_a_sign_of_a_template_inside_of_a_question_stays(store: ArtifactStore, tmp_path: Path, question: str) -> None:
+    (trace,) = read(stage.traces(config(tmp_path, [{"prompt": question, "completion": TEXT}]), store))
+    assert trace.question == question
+
+
+def test_benchmark_needs_no_ids(store: ArtifactStore, tmp_path: Path) -> None:
+    path = tmp_path / "b.jsonl"
+    path.write_text(f'{{"question": "{QUESTION}", "answer": 7}}\n{{"question": "1 + 1?", "answer": "2"}}\n')
+    made = stage.problems(JsonlBenchmarkConfig(name="mine", path=str(path)), store)
+    problems = read_records(made.file("problems.parquet"), Problem)
+    assert [(p.id, p.question, p.answer) for p in problems] == [("row-1", QUESTION, "7"), ("row-2", "1 + 1?", "2")]
+
+
+def test_benchmark_without_the_columns_says_how_to_name_them(store: ArtifactStore, tmp_path: Path) -> None:
+    path = tmp_path / "b.jsonl"
+    path.write_text(f'{{"task": "{QUESTION}", "gold": 7}}\n')
+    with pytest.raises(DataError, match=r"no column 'question'\..*Fix, call the column .* 'question' in the file$"):
+        stage.problems(JsonlBenchmarkConfig(name="mine", path=str(path)), store)
 
 
 def test_generations_that_are_objects_are_told(store: ArtifactStore, tmp_path: Path) -> None:

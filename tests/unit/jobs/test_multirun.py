@@ -41,6 +41,24 @@ def test_a_folder_whose_disk_takes_no_lock_is_used_as_it_is() -> None:
     assert occupy(Path("/proc/none")) == Path("/proc/none")
 
 
+def test_a_refused_multirun_removes_all_folders_that_were_made_for_it_and_no_other(tmp_path: Path) -> None:
+    folder = tmp_path / "outputs/multirun/DATE/TIME"
+    _started(folder)
+    (folder / ".submitit").mkdir()
+    multirun.forget_sweep()
+    assert not list(tmp_path.iterdir())
+    other = tmp_path / "outputs/multirun/EARLIER"
+    other.mkdir(parents=True)
+    _started(folder)
+    multirun.forget_sweep()
+    assert [path.name for path in other.parent.iterdir()] == ["EARLIER"]
+    folder.mkdir(parents=True)
+    (folder / "mine").touch()
+    _started(folder)
+    multirun.forget_sweep()
+    assert (folder / "mine").is_file()
+
+
 def test_folder_of_a_multirun_is_named_to_the_microsecond() -> None:
     text = (ROOT / "conf/hydra/cotpress.yaml").read_text()
     assert text.count("%H-%M-%S-%f") == 2
