@@ -162,7 +162,7 @@ def unknown_choice(group: str, choice: str, known: Iterable[str]) -> str:
         return f"{group}: unknown choice '{choice}'. Fix: {group}={LAUNCHERS[choice]}"
     message = f"{group}: unknown choice '{choice}'.{did_you_mean(choice, names)}"
     if group in PLUGGED and " Did you mean " not in message and not CHOICES.get(group):
-        return f"{message} One of your own needs plugins=[MODULE]"
+        return f"{message} One of your own: plugins=[MODULE], or in Python import MODULE"
     return f"{message} Others: a hub id, {GROUP}=OWNER/NAME, or a folder, {GROUP}=DIR" if group == GROUP else message
 
 
