@@ -134,9 +134,9 @@ def load_plugins(names: Sequence[str]) -> list[str]:
         sys.path.append(os.getcwd())  # noqa: PTH109 (child processes inherit it)
     warnings = []
     for name in names:
-        is_new, before = name not in sys.modules, sum(map(len, CHOICES.values()))
+        is_new, num_before = name not in sys.modules, sum(map(len, CHOICES.values()))
         _imported(f"plugins: module '{name}'", name, lambda name=name: importlib.import_module(name))
-        if is_new and sum(map(len, CHOICES.values())) == before:
+        if is_new and sum(map(len, CHOICES.values())) == num_before:
             warnings.append(
                 f"plugins: module '{name}' registers nothing. Fix: @register_scorer(NAME, SETTINGS) above its class, "
                 "or register_data or register_benchmark above its function"

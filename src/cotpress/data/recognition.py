@@ -82,7 +82,7 @@ def recognised(
         used=list(_used(name, places, given, rows)), also=also,
         nearly=_nearly(rows, names, group) if format_ is FileFormat.auto else "",
         has_flags=any(_has_value(row, own.correct) for row in rows),
-        has_ends=any(isinstance(text := row.get(c), str) and without_end(text) != text
+        has_ends=any(isinstance(own_text := row.get(c), str) and without_end(own_text) != own_text
                      for row in rows for c in ("thinking", "response")),
     )  # fmt: skip
     if reading.is_plain and any(all(column not in row for row in rows) for column in ("response", "answer")):

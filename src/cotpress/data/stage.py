@@ -258,7 +258,10 @@ def _of_rows(config: RowsDataConfig, rows: Files | hub.HubRows, group: str, *cod
             *code, conversion, *readings.code,
         )  # fmt: skip
         lines = [f"{place}: {told(reading)}" for reading, (place, _) in zip(readings.each, heads.values(), strict=True)]
-        facts = {"read_as": [reading.name.value for reading in readings.each], "columns_used": readings.used}
+        facts: dict[str, Any] = {
+            "read_as": [reading.name.value for reading in readings.each],
+            "columns_used": readings.used,
+        }
         warnings = dict.fromkeys(warning(reading, group) for reading in readings.each)
         return dataclasses.replace(
             source, by_question=True, told="; ".join(lines), warning=next(filter(None, warnings), ""), facts=facts
@@ -284,8 +287,9 @@ def _heads(rows: Files | hub.HubRows) -> dict[FileFormat, tuple[str, list[Mappin
     A file without rows of a known format is left out.
     """
     heads: dict[FileFormat, tuple[str, list[Mapping[str, Any]]]] = {}
-    files = rows.files if isinstance(rows, Files) and len(rows.files) > 1 else []
-    for file in files:
+    if not isinstance(rows, Files) or len(rows.files) < 2:
+        return heads
+    for file in rows.files:
         head = RowReader(dataclasses.replace(rows, files=[file]), TRACE_FIELDS, strict=False, key="").head(NUM_HEAD)
         if names := fitting(head):
             place, first = heads.get(names[0], ("", head))
