@@ -114,6 +114,7 @@ def _damage(rows: _Rows) -> Iterator[list[str]]:
         "essential_torn",
         "repeated_torn",
         "sentences_torn",
+        "openings_gone",
         "accuracy",
         "unclosed",
         "accuracy_anywhere",

@@ -1,26 +1,25 @@
 """Changes that raise the accuracy of a student, for the line under the table of a student that loses accuracy.
 
-    python -m experiments.testbed.advice [DIR] [FILE]
+    python -m experiments.testbed.advice MULTIRUN [FILE]
 
-Reads NAME-seeds.csv of the sweeps in DIR (this folder) and writes FILE (src/cotpress/report/advice.csv): every two
-students that differ in one setting, in the direction that raises accuracy. The interval of a difference comes from the
-two intervals of its accuracies (MOVER, Zou and Donner 2008), as if the students had answered other questions; they
-answered the same ones, so it is rather too wide. The command that shows the line leaves out intervals that hold zero.
+Reads the answers of this experiment's sweeps below the folder MULTIRUN and writes FILE, by default
+src/cotpress/report/advice.csv: every two students that differ in one setting, in the direction that raises accuracy.
+Differences are paired by question and seed; each interval, by itself, covers both with 95 %. The command that shows the
+line leaves out intervals that hold zero.
 """
 
-import csv
 import itertools
-import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cotpress.report.advice import ADVICE_FILE, COLUMNS
+from cotpress.statistics import counted_correct, difference_interval, seed_grids
 from cotpress.store.grid import csv_text
+from experiments.answers import Answers, BySeed, sweep_answers
 
-HERE = Path(__file__).parent
-OUTPUT = HERE.parents[1] / "src" / "cotpress" / "report" / ADVICE_FILE
+OUTPUT = Path(__file__).parents[2] / "src" / "cotpress" / "report" / ADVICE_FILE
 MODEL, DATA, BENCHMARK = "smollm2", "planted", "planted"
 UNIT, START, PROTECTION = "compression.granularity", "sft.start", "compression.protection"
 KEYS = {"granularity": UNIT, "condition": "scorer.condition", "alignment": "scorer.alignment"}
@@ -40,79 +39,63 @@ NO_METHODS = ("planted", "Original", "Random", "random", "Base")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Student:
-    """A system of a sweep over its seeds; accuracies are fractions."""
+    """A system of a sweep, with its answers by seed."""
 
     sweep: str
     settings: Mapping[str, str]  # `scorer`, `ratio` and others, by their keys
-    accuracy: float
-    low: float
-    high: float
-    num_questions: int
-    num_seeds: int
+    answers: BySeed
 
 
-def students(path: Path) -> Iterator[Student]:
-    """Yield the students of scorers in the table of one sweep."""
-    sweep = path.name.removesuffix("-seeds.csv")
+def students(sweep: str, answers: Answers) -> Iterator[Student]:
+    """Yield the students of scorers in the answers of one sweep."""
     if sweep not in FIXED:
-        raise SystemExit(f"{path.name}: FIXED in {Path(__file__).name} lacks the settings that its students share")
-    with path.open(encoding="utf-8", newline="") as handle:
-        rows = list(csv.DictReader(handle))
-    for row in rows:
-        name, *pairs = row["system"].split()
-        if row["seed"] or name in NO_METHODS or not all("=" in pair for pair in pairs):
+        raise SystemExit(f"{sweep}: FIXED in {Path(__file__).name} lacks the settings that its students share")
+    for (label, ratio), by_seed in answers.items():
+        name, *pairs = label.split()
+        if name in NO_METHODS or not all("=" in pair for pair in pairs):
             continue
         named = {KEYS.get(key, key): value for key, _, value in (pair.partition("=") for pair in pairs)}
         if short := [key for key in named if "." not in key]:
-            raise SystemExit(f"{path.name}: KEYS in {Path(__file__).name} lacks {', '.join(short)}")
-        same = [r for r in rows if (r["system"], r["target_ratio"]) == (row["system"], row["target_ratio"])]
-        yield Student(
-            sweep=sweep,
-            settings={
-                "scorer": name, "ratio": f"{float(row['target_ratio']):g}", **USUAL, **FIXED[sweep], **named
-            },
-            accuracy=float(row["accuracy"]),
-            low=float(row["accuracy_low"]),
-            high=float(row["accuracy_high"]),
-            num_questions=int(row["questions"]),
-            num_seeds=len(same) - 1,
-        )  # fmt: skip
+            raise SystemExit(f"{sweep}: KEYS in {Path(__file__).name} lacks {', '.join(short)}")
+        settings = {"scorer": name, "ratio": f"{ratio:g}", **USUAL, **FIXED[sweep], **named}
+        yield Student(sweep=sweep, settings=settings, answers=by_seed)
 
 
-def changes(all_students: list[Student]) -> Iterator[list[object]]:
+def changes(all_students: Sequence[Student]) -> Iterator[list[object]]:
     """Yield a row of `COLUMNS` for every two students that differ in one setting."""
-    for one, other in itertools.combinations(all_students, 2):
-        worse, better = sorted((one, other), key=lambda student: student.accuracy)
-        old, new = worse.settings, better.settings
-        differing = [key for key in old if old[key] != new.get(key)]
-        if old.keys() != new.keys() or len(differing) != 1:
+    for pair in itertools.combinations(all_students, 2):
+        one, other = (student.settings for student in pair)
+        differing = [key for key in one if one[key] != other.get(key)]
+        if one.keys() != other.keys() or len(differing) != 1:
             continue
+        grids = seed_grids([student.answers for student in pair], counted_correct(None))
+        if grids[0].mean() > grids[1].mean():
+            pair, grids = pair[::-1], grids[::-1]
+        (worse, better), (old, new) = pair, (student.settings for student in pair)
+        gain = difference_interval(grids[1] - grids[0])
         (setting,) = differing
-        gain = better.accuracy - worse.accuracy
-        low = gain - math.hypot(better.accuracy - better.low, worse.high - worse.accuracy)
-        high = gain + math.hypot(better.high - better.accuracy, worse.accuracy - worse.low)
         where = " ".join(f"{k}={v}" for k, v in old.items() if k not in ("scorer", "ratio", setting))
-        points = (round(100 * value, 2) for value in (gain, low, high))
+        points = (round(100 * value, 2) for value in (gain.value, gain.low, gain.high))
         source = f"experiments/testbed, {' and '.join(dict.fromkeys((worse.sweep, better.sweep)))}"
         yield [
             MODEL, DATA, BENCHMARK, old["scorer"], old["ratio"], where, setting, old[setting], new[setting], *points,
-            min(one.num_questions, other.num_questions), min(one.num_seeds, other.num_seeds), source,
+            gain.n, len(grids[0]), source,
         ]  # fmt: skip
 
 
-def main(folder: Path, output: Path) -> None:
+def main(multirun: Path, output: Path = OUTPUT) -> None:
     """Write the table."""
-    all_students = [
-        student
-        for path in sorted(folder.glob("*-seeds.csv"))
-        if path.name.removesuffix("-seeds.csv") not in NOT_GENERAL
-        for student in students(path)
-    ]
-    output.write_text(csv_text(COLUMNS, changes(all_students)), encoding="utf-8")
+    folders = [path for path in sorted(multirun.iterdir()) if path.is_dir() and path.name not in NOT_GENERAL]
+    write({path.name: sweep_answers(path) for path in folders}, output)
+
+
+def write(sweeps: Mapping[str, Answers], output: Path) -> None:
+    """Write the table of all changes between the students of some sweeps."""
+    found = [student for sweep, answers in sweeps.items() for student in students(sweep, answers)]
+    output.write_text(csv_text(COLUMNS, changes(found)), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 3:
+    if not 2 <= len(sys.argv) <= 3:
         raise SystemExit(__doc__)
-    given = [Path(argument) for argument in sys.argv[1:]]
-    main(*given, *(HERE, OUTPUT)[len(given) :])
+    main(*map(Path, sys.argv[1:]))

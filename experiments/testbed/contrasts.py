@@ -28,6 +28,12 @@ def planned() -> Iterator[Contrast]:
             ),
             ("scores of cts, not chance", ("cts", "cts granularity=word"), ("bounds", "Random")),
             ("cts: steps, not words", ("cts", "cts granularity=step"), ("cts", "cts granularity=word")),
+            ("chance: steps, not words", ("cts", "Random granularity=step"), ("bounds", "Random")),
+            (
+                "scores of cts, not chance, by steps",
+                ("cts", "cts granularity=step"),
+                ("cts", "Random granularity=step"),
+            ),
             ("cts: tokens, not words", ("tokens", "cts"), ("cts", "cts granularity=word")),
             ("cts: numbers and operators kept", ("protect", "cts"), ("cts", "cts granularity=word")),
             ("random words: numbers and operators kept", ("protect", "random"), ("bounds", "Random")),

@@ -121,16 +121,17 @@ def _opened(store: ArtifactStore, key: str) -> Artifact:
 
 
 def lines(multirun: Path) -> Iterator[list[object]]:
-    """Yield a row of `COLUMNS` for each student of pruned traces in the sweeps of a folder."""
-    students = _Students()
+    """Yield a row of `COLUMNS` for each student of pruned traces, at the first sweep of a folder that has it."""
+    students, shown = _Students(), set[str]()
     for folder in sorted(path for path in multirun.iterdir() if path.is_dir()):
         [comparison] = compare(collect(folder).runs)
         found: dict[System, dict[int, Damage]] = {}
         for run in comparison.runs:
             for row in run.results.rows:
-                if row.is_compressed and "sft" in row.artifacts:
+                if row.is_compressed and row.artifacts.get("sft", "") not in {"", *shown}:
                     system = comparison.systems[row_key(row, run.results.seed)]
                     found.setdefault(system, {})[run.results.seed] = students.damage(run.path, row.artifacts["sft"])
+        shown |= {row.artifacts.get("sft", "") for run in comparison.runs for row in run.results.rows}
         answers = answers_of(comparison)
         for system, by_seed in found.items():
             shares = [[getattr(own, name) for own in by_seed.values()] for name in MEASURES]

@@ -1,7 +1,8 @@
 """Draws plot.png and plot.svg of this folder from its csv files: python -m experiments.testbed.plot [DIR].
 
 Left and middle: accuracy against generated tokens as the ratio falls, by deleted unit, between the ceiling (planted
-labels as scores, whole words) and the floor (chance). Right: the planned contrasts. Missing sweeps are left out.
+labels as scores, whole words) and the floor (chance); small dots are single seeds. Right: the planned contrasts.
+Missing sweeps are left out.
 """
 
 import sys
@@ -33,32 +34,21 @@ _Rows = Sequence[dict[str, str]]
 
 
 def _seeds(folder: Path, sweep: str) -> _Rows:
+    """Rows of a sweep's table: a system's mean over seeds, which names none, and each of its seeds."""
     path = folder / f"{sweep}-seeds.csv"
-    return [row for row in read_rows(path) if not row["seed"]] if path.exists() else []
-
-
-def _errors(rows: _Rows, name: str, factor: float) -> tuple[list[float], list[list[float]]]:
-    """Values of a column and the lengths of their intervals."""
-    points = [tuple(factor * float(row[name + end]) for end in ("", "_low", "_high")) for row in rows]
-    return [p[0] for p in points], lengths([(p[0], p[1], p[2]) for p in points])
+    return read_rows(path) if path.exists() else []
 
 
 def _draw_line(axes: Axes, rows: _Rows, label: str, colour: str, marker: str) -> None:
-    """Draw a system over its ratios."""
-    rows = sorted(rows, key=lambda row: float(row["target_ratio"]))
-    tokens, tokens_error = _errors(rows, "tokens", 1.0)
-    accuracy, accuracy_error = _errors(rows, "accuracy", 100.0)
-    axes.errorbar(
-        tokens,
-        accuracy,
-        xerr=tokens_error,
-        yerr=accuracy_error,
-        color=colour,
-        marker=marker,
-        label=label,
-        elinewidth=0.8,
-    )
-    for row, x, y in zip(rows, tokens, accuracy, strict=True):
+    """Draw a system over its ratios: the means over seeds, and a dot for the accuracy of each seed."""
+    means = sorted((row for row in rows if not row["seed"]), key=lambda row: float(row["target_ratio"]))
+    tokens = {row["target_ratio"]: float(row["tokens"]) for row in means}
+    accuracy = [100 * float(row["accuracy"]) for row in means]
+    axes.plot(list(tokens.values()), accuracy, color=colour, marker=marker, label=label)
+    each = [row for row in rows if row["seed"]]
+    places = [tokens[row["target_ratio"]] for row in each]
+    axes.scatter(places, [100 * float(row["accuracy"]) for row in each], s=9, color=colour, alpha=0.5, linewidths=0)
+    for row, x, y in zip(means, tokens.values(), accuracy, strict=True):
         axes.annotate(f"{float(row['target_ratio']):g}", (x, y), (4, 4), textcoords="offset points", fontsize=7)
 
 
@@ -77,7 +67,8 @@ def _draw_unit(axes: Axes, folder: Path, unit: str) -> None:
 
 def _draw_contrasts(axes: Axes, rows: _Rows) -> None:
     """Draw the differences in accuracy, from top to bottom."""
-    values, errors = _errors(rows, "accuracy", 100.0)
+    points = [(float(r["accuracy"]), float(r["accuracy_low"]), float(r["accuracy_high"])) for r in rows]
+    values, errors = [100 * point[0] for point in points], [[100 * x for x in side] for side in lengths(points)]
     axes.axvline(0, color="#666666", linewidth=1)
     axes.errorbar(values, range(len(rows), 0, -1), xerr=errors, fmt="o", color="#0072B2", linewidth=1.2)
     axes.set_yticks(range(len(rows), 0, -1), [f"{r['contrast']}, {float(r['ratio']):g}" for r in rows], fontsize=8)

@@ -83,6 +83,13 @@ def _folders() -> None:
         writer.writerows([_row(3), _row(4, thinking=" ")])
     Path("mixed/c.txt").touch()
     _compress("data.path=mixed")
+    turns = [
+        {"role": "user", "content": "What is 3 + 4?"},
+        {"role": "assistant", "content": "<think>3 + 4 = 7.</think>7"},
+    ]
+    _write("formats/a.jsonl", [{"messages": turns}])
+    Path("formats/b.json").write_text(json.dumps([_row(1)]), encoding="utf-8")
+    _compress("data.path=formats", "output=formats")
 
 
 def _repeated_ids() -> None:

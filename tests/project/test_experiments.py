@@ -139,9 +139,12 @@ def test_table_of_a_page_has_the_rows_over_all_seeds(tmp_path: Path) -> None:
     assert page.endswith(f"<!-- table: y-seeds.csv -->\n\n{tables.MISSING}\n\n<!-- end -->")
 
 
-def test_intervals_of_the_recipe_are_in_csv_files_of_experiments_that_it_links() -> None:
-    text = (ROOT / "docs/recipe.md").read_text(encoding="utf-8")
-    linked = {EXPERIMENTS / name for name in re.findall(r"\.\./experiments/(\w+)/README\.md", text)}
+@pytest.mark.parametrize(("page", "heading"), [("docs/recipe.md", "# Recipe"), ("README.md", "\n## Results")])
+def test_intervals_of_a_page_are_in_csv_files_of_experiments_that_it_links(page: str, heading: str) -> None:
+    _, found, rest = (ROOT / page).read_text(encoding="utf-8").partition(heading)
+    text = rest if page != "README.md" else rest.partition("\n## ")[0]
+    assert found
+    linked = {EXPERIMENTS / name for name in re.findall(r"experiments/(\w+)/README\.md", text)}
     committed = np.concatenate([_committed(folder) for folder in sorted(linked)])
     quoted = INTERVAL.findall(text)
     assert quoted
