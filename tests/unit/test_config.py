@@ -473,7 +473,7 @@ def test_settings_that_a_script_cannot_use_are_refused_at_once(
 def test_help_of_fidelity_lists_its_groups(tmp_path: Path) -> None:
     shown = _run("--help", script="fidelity.py", cwd=tmp_path).stdout
     for line in (
-        "  truth       traces with known importance",
+        "  truth       traces of known importance",
         "                *planted prmbench thought_anchors",
         "  scorer      importance of each",
     ):
