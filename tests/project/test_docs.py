@@ -83,12 +83,13 @@ def test_every_command_composes(script: str, words: tuple[str, ...]) -> None:
     if "-sc" in words:
         assert words[words.index("-sc") + 1] in ("install=bash", "install=zsh", "install=fish")
         return
+    if any(word.startswith("plugins=") for word in words):
+        return  # carried out in test_docs_scorer.py
     swept = [w for w in words if re.fullmatch(r"[^=\[{'\"]+=[^\[{'\"]*,.*", w)]
     assert bool(swept) <= ("-m" in words), f"several values without -m: {swept}"
     known = [
         o.replace(name, "self_information") if (name := o.rpartition("=")[2]) in NOT_THERE else o
         for o in _first_job(words)
-        if not o.startswith("plugins=")  # carried out in test_docs_scorer.py
     ]
     to_objects(_composed(script, known))
 
