@@ -58,7 +58,6 @@ def test_two_machines_train_as_one(command: Command, tmp_path: Path) -> None:
     _trained_as_one(command, tmp_path, first.stderr, other.stderr)
 
 
-@pytest.mark.slow
 def test_two_machines_that_torchrun_starts_train_as_one(command: Command, tmp_path: Path) -> None:
     port = _free_port()
     started = [

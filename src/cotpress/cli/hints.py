@@ -178,7 +178,7 @@ def meant_by(key: str, value: str, entry: str, conf: Path, chosen: Sequence[str]
 def _of_launcher(key: str, value: str, chosen: Sequence[str]) -> str:
     """The setting of a launcher that is meant by a key, as it is typed; empty if it is none."""
     if key == "launcher":
-        return f"hydra/launcher={LAUNCHERS.get(value, value)}"
+        return f"-m hydra/launcher={LAUNCHERS.get(value, value)}"
     launchers = [choice.partition("=")[2] for choice in chosen if choice.startswith("hydra/launcher=")]
     before, name = "" if launchers else "-m hydra/launcher=submitit_slurm ", _plain(key)
     is_placed = key.startswith("hydra.launcher.")

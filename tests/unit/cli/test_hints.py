@@ -56,7 +56,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
         ("compress --data a.jsonl", "got '--data', but settings are written without dashes. Fix: data=jsonl "
          "data.path=a.jsonl"),
         ("train --data=planted", "got '--data=planted', but settings are written without dashes. Fix: data=planted"),
-        ("train launcher=slurm", "unknown key 'launcher'. Fix: hydra/launcher=submitit_slurm"),
+        ("train launcher=slurm", "unknown key 'launcher'. Fix: -m hydra/launcher=submitit_slurm"),
         ("train -m hydra/launcher=slurm", "hydra/launcher: unknown choice 'slurm'. Fix: "
          "hydra/launcher=submitit_slurm"),
         ("train partition=gpu", "unknown key 'partition'. Fix: -m hydra/launcher=submitit_slurm "
